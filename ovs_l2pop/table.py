@@ -1,0 +1,426 @@
+"""The forwarding table: what should be, whatever order it was told in.
+
+Entries are kept by (network, MAC, IP, VTEP) and flooding VTEPs by network, for networks on this
+host and for others alike: an attachment may come after the entries it needs. A remove takes away
+exactly the entry that it names, so the late "gone from the old host" of a migration can't touch
+the entry of the new one.
+
+Two VTEPs may claim one MAC (a migration whose remove has not come yet), two MACs one IP (an address
+given to a new machine). The newest claim wins and the others wait; when the winner is removed the
+newest of those left takes over. What is resolved this way is a *fact*, the only thing that
+backends see.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ovs_l2pop.messages import (
+    FLOODING_IP,
+    FLOODING_MAC,
+    AddEntries,
+    Attachment,
+    Change,
+    Detach,
+    Entry,
+    Refusal,
+    RemoveEntries,
+    Segment,
+)
+
+#: Names a fact, also while it does not hold: its kind ("network", "vtep", "flood", "unicast" or
+#: "neighbour"), the network's id, and the VTEP, MAC or IP that it is about. A plain tuple, because
+#: there are two for every entry.
+Key = tuple[str, str, str]
+
+
+class NetworkFact(NamedTuple):
+    """The network is on this host."""
+
+    attachment: Attachment
+
+
+class VtepFact(NamedTuple):
+    """This remote VTEP has an entry or a flooding entry in the network: a tunnel is needed."""
+
+    attachment: Attachment
+    vtep: str
+
+
+class FloodFact(NamedTuple):
+    """BUM traffic of the network is copied to these remote VTEPs; never empty, sorted."""
+
+    attachment: Attachment
+    vteps: tuple[str, ...]
+
+
+class UnicastFact(NamedTuple):
+    """Frames to this MAC go to this remote VTEP."""
+
+    attachment: Attachment
+    mac: str
+    vtep: str
+
+
+class NeighbourFact(NamedTuple):
+    """Who asks for this IP is told this MAC, which is behind a remote VTEP."""
+
+    attachment: Attachment
+    ip: str
+    mac: str
+
+
+Fact = NetworkFact | VtepFact | FloodFact | UnicastFact | NeighbourFact
+
+
+@dataclass(slots=True)
+class _Vtep:
+    """What one VTEP has announced in one network."""
+
+    #: The segment it announced last. A network of several segments has VTEPs that this host's
+    #: segment doesn't reach; a VTEP known from an address change alone has told none.
+    segment: Segment | None = None
+    flooding: bool = False
+    entries: int = 0
+
+
+#: Those who claim a MAC or an IP, the newest last. Nearly always one, which then stands alone:
+#: a dict for each would be most of the table's memory.
+_Claims = Entry | dict[Entry, None]
+
+
+class _Network:
+    """What is known of one network. Dicts of entries are in the order of claims, newest last."""
+
+    __slots__ = ("attachment", "entries", "ips", "macs", "vteps")
+
+    def __init__(self) -> None:
+        self.attachment: Attachment | None = None
+        self.entries: dict[Entry, None] = {}
+        self.macs: dict[str, _Claims] = {}
+        self.ips: dict[str, _Claims] = {}
+        self.vteps: dict[str, _Vtep] = {}
+
+    def reaches(self, vtep: str, attachment: Attachment) -> bool:
+        """Whether this VTEP is known, in the segment that this host is attached to."""
+        known = self.vteps.get(vtep)
+        return known is not None and known.segment in (None, attachment.segment)
+
+    def winner(self, claims: _Claims | None, attachment: Attachment) -> Entry | None:
+        """The newest claim of a VTEP that can be reached."""
+        for entry in _newest_first(claims):
+            if self.reaches(entry.vtep, attachment):
+                return entry
+        return None
+
+    def newest(self, entry: Entry) -> bool:
+        """Whether nobody has claimed the entry's MAC or IP after it."""
+        return (
+            next(_newest_first(self.macs[entry.mac])) == entry
+            and next(_newest_first(self.ips[entry.ip])) == entry
+        )
+
+
+def _newest_first(claims: _Claims | None) -> Iterator[Entry]:
+    if claims is None:
+        return iter(())
+    return iter((claims,)) if isinstance(claims, Entry) else reversed(claims)
+
+
+def _claim(index: dict[str, _Claims], address: str, entry: Entry) -> None:
+    claims = index.get(address)
+    if claims is None:
+        index[address] = entry
+    elif isinstance(claims, Entry):
+        index[address] = {claims: None, entry: None}
+    else:
+        claims[entry] = None
+
+
+def _release(index: dict[str, _Claims], address: str, entry: Entry) -> None:
+    claims = index[address]
+    if isinstance(claims, Entry):
+        del index[address]
+        return
+    del claims[entry]
+    if len(claims) == 1:
+        (index[address],) = claims
+
+
+class EntryState(NamedTuple):
+    """An entry as an operator sees it."""
+
+    network_id: str
+    entry: Entry
+    #: "active", "waiting" (a newer claim has its MAC and its IP), "local" (this host's own VTEP),
+    #: "other segment", or "not attached"
+    state: str
+
+
+class ForwardingTable:
+    """What every VTEP has been announced to hold, and which networks this host has.
+
+    Pure: it knows no backend. :meth:`apply` notes what may have changed; :meth:`take_dirty` hands
+    that over and :meth:`facts` tells what holds now.
+    """
+
+    def __init__(self, local_ip: str) -> None:
+        self.local_ip = local_ip
+        self._networks: dict[str, _Network] = {}
+        #: Which network holds a local VLAN or a segment.
+        self._holders: dict[int | Segment, str] = {}
+        self._dirty: dict[Key, None] = {}
+
+    def apply(self, change: Change) -> Refusal | None:
+        """Take one change; what it can't hold is refused and leaves it as it was."""
+        match change:
+            case AddEntries():
+                self._add(change)
+            case RemoveEntries():
+                self._remove(change)
+            case Attachment():
+                return self._attach(change)
+            case Detach():
+                self._detach(change.network_id)
+        return None
+
+    def take_dirty(self) -> dict[Key, None]:
+        """Keys whose fact may differ from what it was at the last call, each once."""
+        dirty, self._dirty = self._dirty, {}
+        return dirty
+
+    def keys(self) -> Iterator[Key]:
+        """The key of every fact that holds or could."""
+        for network_id in self._networks:
+            yield from self._keys(network_id)
+
+    def facts(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Fact | None]]:
+        """What holds now for each key; None where nothing is to be done on this host."""
+        network_id, network, attachment = None, None, None
+        for key in keys:
+            if key[1] is not network_id:
+                network_id = key[1]
+                network = self._networks.get(network_id)
+                attachment = None if network is None else network.attachment
+            if network is None or attachment is None:
+                yield key, None
+            else:
+                yield key, self._fact(key, network, attachment)
+
+    def _fact(self, key: Key, network: _Network, attachment: Attachment) -> Fact | None:
+        kind, _, address = key
+        if kind == "unicast":
+            entry = network.winner(network.macs.get(address), attachment)
+            if entry is not None and entry.vtep != self.local_ip:
+                return UnicastFact(attachment, entry.mac, entry.vtep)
+        elif kind == "neighbour":
+            entry = network.winner(network.ips.get(address), attachment)
+            if entry is not None and entry.vtep != self.local_ip:
+                return NeighbourFact(attachment, entry.ip, entry.mac)
+        elif kind == "vtep":
+            if address != self.local_ip and network.reaches(address, attachment):
+                return VtepFact(attachment, address)
+        elif kind == "flood":
+            vteps = [
+                vtep
+                for vtep, known in network.vteps.items()
+                if known.flooding and vtep != self.local_ip and network.reaches(vtep, attachment)
+            ]
+            if vteps:
+                return FloodFact(attachment, tuple(sorted(vteps)))
+        else:
+            return NetworkFact(attachment)
+        return None
+
+    def attachments(self) -> Iterator[Attachment]:
+        for network in self._networks.values():
+            if network.attachment is not None:
+                yield network.attachment
+
+    def network_ids(self) -> Iterable[str]:
+        return self._networks.keys()
+
+    def attachment(self, network_id: str) -> Attachment | None:
+        return self._networks[network_id].attachment
+
+    def vteps(self, network_id: str) -> Iterator[tuple[str, bool, int]]:
+        """(VTEP, flooding or not, number of entries) of a network, this host's own among them."""
+        for vtep, known in self._networks[network_id].vteps.items():
+            yield vtep, known.flooding, known.entries
+
+    def entries(self, network_id: str) -> Iterator[EntryState]:
+        """The network's entries in the order of their claims."""
+        network = self._networks[network_id]
+        attachment = network.attachment
+        for entry in network.entries:
+            if attachment is None:
+                state = "not attached"
+            elif not network.reaches(entry.vtep, attachment):
+                state = "other segment"
+            elif entry.vtep == self.local_ip:
+                state = "local"
+            elif entry in (
+                network.winner(network.macs[entry.mac], attachment),
+                network.winner(network.ips[entry.ip], attachment),
+            ):
+                state = "active"
+            else:
+                state = "waiting"
+            yield EntryState(network_id, entry, state)
+
+    def messages(self) -> Iterator[dict[str, object]]:
+        """Messages that build an equal table, claims in the same order."""
+        for network_id, network in self._networks.items():
+            if network.attachment is not None:
+                _, segment, local_vlan, bridge = network.attachment
+                attach: dict[str, object] = {
+                    "method": "attach_network",
+                    "network_id": network_id,
+                    "network_type": segment.network_type,
+                    "segment_id": segment.segment_id,
+                    "local_vlan": local_vlan,
+                }
+                yield attach | ({"bridge": bridge} if bridge else {})
+            for vtep, known in network.vteps.items():
+                if known.flooding:
+                    pairs = [[FLOODING_MAC, FLOODING_IP]]
+                    yield _announcement(network_id, known.segment, vtep, pairs)
+            for vtep, pairs in _runs(network.entries):
+                yield _announcement(network_id, network.vteps[vtep].segment, vtep, pairs)
+
+    def _keys(self, network_id: str) -> Iterator[Key]:
+        network = self._networks[network_id]
+        yield ("network", network_id, "")
+        yield ("flood", network_id, "")
+        for vtep in network.vteps:
+            yield ("vtep", network_id, vtep)
+        for mac in network.macs:
+            yield ("unicast", network_id, mac)
+        for ip in network.ips:
+            yield ("neighbour", network_id, ip)
+
+    def _touch(self, network_id: str) -> None:
+        """Everything of the network may have changed."""
+        self._dirty.update(dict.fromkeys(self._keys(network_id)))
+
+    def _add(self, change: AddEntries) -> None:
+        network_id, segment, vtep, entries, flooding = change
+        if not entries and not flooding:
+            return
+        network = self._networks.setdefault(network_id, _Network())
+        if (known := network.vteps.get(vtep)) is None:
+            known = network.vteps[vtep] = _Vtep()
+            self._dirty[("vtep", network_id, vtep)] = None
+        if segment is not None and known.segment != segment:
+            known.segment = segment
+            if known.entries or known.flooding:
+                self._touch(network_id)
+        if flooding and not known.flooding:
+            known.flooding = True
+            self._dirty[("flood", network_id, "")] = None
+        all_entries, macs, ips, dirty = network.entries, network.macs, network.ips, self._dirty
+        for entry in entries:
+            mac, ip, _ = entry
+            if entry in all_entries:
+                if network.newest(entry):
+                    continue
+                # Said again: the claim is renewed.
+                del all_entries[entry]
+                _release(macs, mac, entry)
+                _release(ips, ip, entry)
+            else:
+                known.entries += 1
+            all_entries[entry] = None
+            _claim(macs, mac, entry)
+            _claim(ips, ip, entry)
+            dirty["unicast", network_id, mac] = None
+            dirty["neighbour", network_id, ip] = None
+
+    def _remove(self, change: RemoveEntries) -> None:
+        network_id, vtep, entries, flooding = change
+        network = self._networks.get(network_id)
+        if network is None or (known := network.vteps.get(vtep)) is None:
+            return
+        if flooding and known.flooding:
+            known.flooding = False
+            self._dirty[("flood", network_id, "")] = None
+        for entry in entries:
+            if entry not in network.entries:
+                continue
+            del network.entries[entry]
+            known.entries -= 1
+            _release(network.macs, entry.mac, entry)
+            _release(network.ips, entry.ip, entry)
+            self._dirty[("unicast", network_id, entry.mac)] = None
+            self._dirty[("neighbour", network_id, entry.ip)] = None
+        if not known.flooding and not known.entries:
+            del network.vteps[vtep]
+            self._dirty[("vtep", network_id, vtep)] = None
+        self._forget_if_empty(network_id)
+
+    def _attach(self, attachment: Attachment) -> Refusal | None:
+        network_id, segment, local_vlan, _ = attachment
+        claimed: list[int | Segment] = [segment] if local_vlan is None else [local_vlan, segment]
+        for claim in claimed:
+            if (holder := self._holders.get(claim, network_id)) != network_id:
+                # Two networks in one VLAN or VNI would see each other's frames.
+                return Refusal(
+                    "attach_network",
+                    f"network {network_id}",
+                    f"{f'local VLAN {claim}' if isinstance(claim, int) else claim} belongs to"
+                    f" network {holder}; detach that one first",
+                )
+        network = self._networks.setdefault(network_id, _Network())
+        if network.attachment != attachment:
+            self._release(network.attachment)
+            network.attachment = attachment
+            self._holders.update(dict.fromkeys(claimed, network_id))
+            self._touch(network_id)
+        return None
+
+    def _detach(self, network_id: str) -> None:
+        network = self._networks.get(network_id)
+        if network is None or network.attachment is None:
+            return
+        self._release(network.attachment)
+        network.attachment = None
+        self._touch(network_id)
+        self._forget_if_empty(network_id)
+
+    def _release(self, attachment: Attachment | None) -> None:
+        if attachment is not None:
+            del self._holders[attachment.segment]
+            if attachment.local_vlan is not None:
+                del self._holders[attachment.local_vlan]
+
+    def _forget_if_empty(self, network_id: str) -> None:
+        network = self._networks[network_id]
+        if network.attachment is None and not network.vteps:
+            del self._networks[network_id]
+
+
+def _runs(entries: Iterable[Entry]) -> Iterator[tuple[str, list[list[str]]]]:
+    """The entries as (VTEP, pairs), a new run whenever the VTEP changes: order is kept."""
+    vtep, pairs = "", list[list[str]]()
+    for entry in entries:
+        if entry.vtep != vtep or len(pairs) == 1000:
+            if pairs:
+                yield vtep, pairs
+            vtep, pairs = entry.vtep, []
+        pairs.append([entry.mac, entry.ip])
+    if pairs:
+        yield vtep, pairs
+
+
+def _announcement(
+    network_id: str, segment: Segment | None, vtep: str, pairs: list[list[str]]
+) -> dict[str, object]:
+    if segment is None:
+        update = {"chg_ip": {network_id: {vtep: {"after": pairs}}}}
+        return {"method": "update_fdb_entries", "fdb_entries": update}
+    body = {
+        "network_type": segment.network_type,
+        "segment_id": segment.segment_id,
+        "ports": {vtep: pairs},
+    }
+    return {"method": "add_fdb_entries", "fdb_entries": {network_id: body}}
