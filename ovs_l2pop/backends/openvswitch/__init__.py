@@ -1,0 +1,12 @@
+"""The Open vSwitch backend: tunnel ports by OVSDB, flows by OpenFlow.
+
+::
+
+    pipeline.py   flows/*.yaml as values, checked
+    codec.py      the OpenFlow library: values to bytes and back
+    stamps.py     templates compiled once, stamped per row
+    render.py     facts to rows
+    channel.py    OpenFlow over the bridge's management socket
+    ovsdb.py      bridges and tunnel ports
+    backend.py    all of it behind the shared interface
+"""

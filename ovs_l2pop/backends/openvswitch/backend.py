@@ -1,0 +1,310 @@
+"""The Open vSwitch backend behind the shared interface."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovs_l2pop import resources
+from ovs_l2pop.backends import Batch, RenumberedError, RowText
+from ovs_l2pop.backends.openvswitch import pipeline, rows
+from ovs_l2pop.backends.openvswitch.channel import Channel, Message
+from ovs_l2pop.backends.openvswitch.codec import Codec
+from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
+from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
+from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort
+from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps
+from ovs_l2pop.difference import Row
+from ovs_l2pop.errors import BackendError
+from ovs_l2pop.messages import Attachment
+from ovs_l2pop.table import Fact
+
+LOG = logging.getLogger(__name__)
+
+_GROUP_TYPES = {0: "all", 1: "select"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options of the groups ``[ovs_l2pop]`` and ``[openvswitch]`` that matter here."""
+
+    local_ip: str
+    tunnel_types: tuple[str, ...]
+    arp_responder: bool
+    ovsdb_connection: str
+    rundir: Path
+    bridges: Bridges
+    vxlan_udp_port: int
+    tunnel_csum: bool
+    dont_fragment: bool
+    tos: str | None
+    openflow_library: str
+
+    @classmethod
+    def from_config(cls, conf: Any) -> "Settings":
+        common, ovs = conf.ovs_l2pop, conf.openvswitch
+        return cls(
+            local_ip=common.local_ip,
+            tunnel_types=tuple(common.tunnel_types),
+            arp_responder=common.arp_responder,
+            ovsdb_connection=ovs.ovsdb_connection,
+            rundir=Path(ovs.rundir),
+            bridges=Bridges(ovs.integration_bridge, ovs.tunnel_bridge, ovs.datapath_type),
+            vxlan_udp_port=ovs.vxlan_udp_port,
+            tunnel_csum=ovs.tunnel_csum,
+            dont_fragment=ovs.dont_fragment,
+            tos=ovs.tos,
+            openflow_library=ovs.openflow_library,
+        )
+
+    def tunnel_options(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Interface options but remote_ip, by tunnel type (ovs-vswitchd.conf.db(5))."""
+        common = {
+            "local_ip": self.local_ip,
+            "in_key": "flow",
+            "out_key": "flow",
+            "df_default": str(self.dont_fragment).lower(),
+            "csum": str(self.tunnel_csum).lower(),
+            # A packet mark of the inner packet must not steer the outer one (bug 1839252).
+            "egress_pkt_mark": "0",
+            **({"tos": self.tos} if self.tos else {}),
+        }
+        vxlan = {"dst_port": str(self.vxlan_udp_port)}
+        return {
+            kind: tuple(sorted((common | (vxlan if kind == "vxlan" else {})).items()))
+            for kind in ("vxlan", "gre", "geneve")
+        }
+
+
+class OpenvswitchBackend:
+    """See :class:`ovs_l2pop.backends.Backend`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._bridge = settings.bridges.tunnel
+        self.pipeline = pipeline.load(resources.flows())
+        self._codec = Codec(self.pipeline, settings.openflow_library)
+        self._stamps = Stamps(self.pipeline, self._codec)
+        self._numbers = PortNumbers()
+        self._renderer = Renderer(
+            self._stamps, self._numbers, settings.tunnel_options(), settings.arp_responder
+        )
+        self._patch = 0
+        self._ovsdb: Ovsdb | None = None
+        self._channel: Channel | None = None
+        #: Groups that exist, so that a group is changed and not made twice.
+        self._group_ids: set[int] = set()
+
+    @classmethod
+    def from_config(cls, conf: Any) -> "OpenvswitchBackend":
+        return cls(Settings.from_config(conf))
+
+    def connect(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._ovsdb is None:
+            self._ovsdb = Ovsdb(self._settings.ovsdb_connection)
+        self._ovsdb.prepare(self._settings.bridges)
+        self._read_numbers()
+        self._channel = Channel(str(self._settings.rundir / f"{self._bridge}.mgmt"))
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._ovsdb is not None:
+            self._ovsdb.close()
+            self._ovsdb = None
+
+    def poll(self) -> None:
+        self._open().poll()
+
+    def refuse(self, attachment: Attachment) -> str | None:
+        network_type = attachment.segment.network_type
+        if network_type not in self._settings.tunnel_types:
+            types = ", ".join(self._settings.tunnel_types)
+            return f"{network_type} is not among tunnel_types ({types})"
+        if attachment.local_vlan is None:
+            return "the openvswitch backend needs a local_vlan"
+        return None
+
+    def base(self) -> tuple[Row, ...]:
+        return self._renderer.static(self._patch)
+
+    def render(self, fact: Fact) -> tuple[Row, ...]:
+        return self._renderer.rows(fact)
+
+    def installed(self) -> set[Row]:
+        channel = self._open()
+        found: set[Row] = set()
+        for body in channel.flows(self.pipeline.cookie):
+            found.update(rows.flows_in(body))
+        groups = [
+            group
+            for body in channel.groups()
+            for group in rows.groups_in(body)
+            if group.group_id & 0xFFFF0000 == GROUP_BASE
+        ]
+        self._group_ids = {group.group_id for group in groups}
+        found.update(groups)
+        found.update(self._open_ovsdb().tunnels(self._bridge))
+        return found
+
+    def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
+        planned: list[OvsRow | None] = []  # by place among the messages: the row it is for
+        refused: dict[Row, str] = {}
+        gone: list[TunnelPort] = []
+
+        def messages() -> Iterator[Message]:
+            for add, remove in batches:
+                adding, removing = _Sorted(add), _Sorted(remove)
+                if adding.tunnels:
+                    refused.update(self._make_tunnels(adding.tunnels, removing.tunnels))
+                # Ports changed in place are done; others go after the flows that use them.
+                made = {row.name for row in adding.tunnels}
+                gone_now = [row for row in removing.tunnels if row.name not in made]
+                gone.extend(gone_now)
+                for row, message in self._plan(adding, removing, gone_now):
+                    planned.append(row)
+                    yield message
+                planned.extend(adding.flows)
+                yield from rows.add_flows(adding.flows, self.pipeline.cookie)
+                last = self._delete_groups(adding, removing)
+                planned.extend(last)
+                yield from map(rows.delete_group, last)
+
+        for rejection in self._open().write(messages()):
+            rejected = planned[rejection.place]
+            if rejected is not None:
+                refused[rejected] = rejection.reason
+            if isinstance(rejected, Group):
+                self._group_ids.discard(rejected.group_id)
+        if gone:
+            self._open_ovsdb().write(self._bridge, [], gone)
+            for row in gone:
+                self._numbers.release((row.type, row.remote_ip))
+            self._renderer.forget()
+        return refused
+
+    def describe(self, row: Row) -> RowText:
+        if isinstance(row, bytes):
+            table, priority, match, actions = self._codec.flow_text(row)
+            return RowText("flow", f"{table} {priority}", match, actions)
+        if isinstance(row, Group):
+            kind = _GROUP_TYPES.get(row.type, str(row.type))
+            return RowText(
+                "group",
+                self._bridge,
+                f"{row.group_id:#x} {kind}",
+                self._codec.group_text(row.buckets),
+            )
+        assert isinstance(row, TunnelPort)
+        options = " ".join(f"{key}={value}" for key, value in row.options)
+        return RowText(
+            "tunnel", row.name, f"{row.type} to {row.remote_ip}", f"ofport={row.ofport} {options}"
+        )
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def _make_tunnels(self, add: list[TunnelPort], replaced: list[TunnelPort]) -> Mapping[Row, str]:
+        names = {row.name for row in add}
+        ovsdb = self._open_ovsdb()
+        in_place = [row for row in replaced if row.name in names]
+        refused = ovsdb.write(self._bridge, add, in_place)
+        got = ovsdb.ofports(self._bridge)
+        if any(got.get(row.name, row.ofport) != row.ofport for row in add):
+            # Somebody's port has the number that we asked for.
+            self._read_numbers()
+            raise RenumberedError
+        return refused
+
+    def _plan(
+        self, adding: "_Sorted", removing: "_Sorted", gone: list[TunnelPort]
+    ) -> Iterator[tuple[OvsRow | None, Message]]:
+        """What goes before flows are added, each message with the row it is for.
+
+        Deletes first: a local VLAN that goes from one network to another must be empty before it
+        is filled again. Then groups, because flows refer to them.
+        """
+        learned = self.pipeline.learned_cookie
+        overwritten = {rows.flow_key(row) for row in adding.flows} if removing.flows else set()
+        for row in removing.flows:
+            if rows.flow_key(row) not in overwritten:
+                yield row, rows.delete_flow(row, self.pipeline.cookie)
+        unicast = self.pipeline.tables["UCAST_TO_TUN"].id
+        for port in gone:
+            yield None, rows.delete_flows(learned, unicast, out_port=port.ofport)
+        for match in self._vlan_matches(adding.flows, removing.flows):
+            yield None, rows.delete_flows(learned, unicast, match=match)
+        for group in adding.groups:
+            yield group, rows.add_group(group, group.group_id in self._group_ids)
+            self._group_ids.add(group.group_id)
+
+    def _delete_groups(self, adding: "_Sorted", removing: "_Sorted") -> list[Group]:
+        """Groups that no flow uses any more: with a group go the flows that still do."""
+        kept = {group.group_id for group in adding.groups}
+        last = [group for group in removing.groups if group.group_id not in kept]
+        self._group_ids.difference_update(group.group_id for group in last)
+        return last
+
+    def _vlan_matches(self, added: list[bytes], removed: list[bytes]) -> set[bytes]:
+        """Matches on the local VLANs that these rows give to a network or take from it.
+
+        What the switch has learned in such a VLAN belongs to a network that is gone.
+        """
+        matches = set()
+        templates = self.pipeline.templates
+        stamps = {
+            templates[name].table.id: self._stamps.flows[name]
+            for name in ("vxlan_in", "gre_in", "geneve_in")
+        }
+        for row in (*added, *removed):
+            if (stamp := stamps.get(row[0])) and (values := stamp.read(row)):
+                matches.add(self._codec.vlan_match(values["vlan"]))
+        return matches
+
+    # -- connections -------------------------------------------------------------------------
+
+    def _read_numbers(self) -> None:
+        ovsdb = self._open_ovsdb()
+        ofports = ovsdb.ofports(self._bridge)
+        patch = ofports.get(self._settings.bridges.tunnel_patch)
+        if patch is None:
+            raise BackendError(
+                f"port {self._settings.bridges.tunnel_patch} of {self._bridge} has no number;"
+                " see the log of ovs-vswitchd"
+            )
+        self._patch = patch
+        self._numbers.restart(
+            set(ofports.values()),
+            {
+                (row.type, row.remote_ip): row.ofport
+                for row in ovsdb.tunnels(self._bridge)
+                if row.ofport
+            },
+        )
+        self._renderer.forget()
+
+    def _open(self) -> Channel:
+        if self._channel is None:
+            raise BackendError(f"{self._bridge}: not connected")
+        return self._channel
+
+    def _open_ovsdb(self) -> Ovsdb:
+        if self._ovsdb is None:
+            raise BackendError(f"ovsdb {self._settings.ovsdb_connection}: not connected")
+        return self._ovsdb
+
+
+class _Sorted:
+    """Rows of one batch by kind."""
+
+    def __init__(self, batch: list[Row]) -> None:
+        self.flows: list[bytes] = [row for row in batch if type(row) is bytes]
+        self.groups: list[Group] = []
+        self.tunnels: list[TunnelPort] = []
+        if len(self.flows) < len(batch):
+            self.groups = [row for row in batch if isinstance(row, Group)]
+            self.tunnels = [row for row in batch if isinstance(row, TunnelPort)]

@@ -1,0 +1,201 @@
+"""Facts to rows: what Open vSwitch needs for each."""
+
+from collections.abc import Mapping
+from hashlib import sha1
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_pton
+
+from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort
+from ovs_l2pop.backends.openvswitch.stamps import (
+    GROUP_BASE,
+    RECIRCULATE_GROUP,
+    Stamps,
+    encode,
+)
+from ovs_l2pop.messages import Attachment
+from ovs_l2pop.table import Fact, FloodFact, NeighbourFact, UnicastFact, VtepFact
+
+#: VTEPs that one pass through the tables may copy a frame to. All copies are one action list of
+#: the datapath, which ends at 780 VXLAN copies in OVS 3.1 (64 KiB) and at 585 in a kernel
+#: datapath (32 KiB), silently; see flows/l2pop.yaml.
+FLOOD_SHARD_SIZE = 400
+
+#: Tunnel ports get their numbers from here on. Open vSwitch numbers other ports from 1.
+FIRST_TUNNEL_OFPORT = 1000
+
+Tunnel = tuple[str, str]  #: (network type, remote VTEP)
+
+
+def tunnel_name(network_type: str, remote_ip: str) -> str:
+    """The port's name as Neutron's agent gives it: 14 characters for IPv4, or from a hash."""
+    address = ip_address(remote_ip)
+    if address.version == 4:
+        return f"{network_type[:6]}-{int(address):08x}"
+    return f"{network_type[:6]}-{sha1(address.packed).hexdigest()[:8]}"
+
+
+class PortNumbers:
+    """Which OpenFlow port number each tunnel has, or will ask for."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Tunnel, int] = {}
+        self._taken: set[int] = set()
+        self._next = FIRST_TUNNEL_OFPORT
+
+    def restart(self, taken: set[int], known: Mapping[Tunnel, int]) -> None:
+        """What the bridge has: all its numbers, and those of our tunnels."""
+        self._taken = set(taken)
+        for tunnel, number in known.items():
+            self._numbers[tunnel] = number
+        foreign = self._taken - set(known.values())
+        for tunnel, number in list(self._numbers.items()):
+            if tunnel not in known and number in foreign:
+                del self._numbers[tunnel]
+        self._taken.update(self._numbers.values())
+
+    def of(self, tunnel: Tunnel) -> int:
+        number = self._numbers.get(tunnel)
+        if number is None:
+            while self._next in self._taken:
+                self._next += 1
+            number = self._numbers[tunnel] = self._next
+            self._taken.add(number)
+        return number
+
+    def release(self, tunnel: Tunnel) -> None:
+        """The tunnel is gone and its number free."""
+        if (number := self._numbers.pop(tunnel, None)) is not None:
+            self._taken.discard(number)
+            self._next = min(self._next, number)
+
+
+class _Network:
+    """Templates with the constants of one attachment filled in.
+
+    What is stamped for every entry is kept as the pieces between its parameters.
+    """
+
+    __slots__ = (
+        "arp",
+        "attachment",
+        "incoming",
+        "nd",
+        "network_type",
+        "segment",
+        "unicast",
+        "vlan",
+    )
+
+    def __init__(self, stamps: Stamps, attachment: Attachment) -> None:
+        self.attachment = attachment
+        self.network_type = attachment.segment.network_type
+        self.vlan = encode("vlan", attachment.local_vlan)
+        self.segment = encode("segment", attachment.segment.segment_id)
+        constants = {"vlan": self.vlan, "segment": self.segment}
+        self.incoming = stamps.flows[f"{self.network_type}_in"].bind(**constants)()
+        self.unicast = stamps.flows["unicast"].bind(**constants).between("mac", "port")
+        self.arp = stamps.flows["arp"].bind(**constants).between("ip", "mac")
+        self.nd = stamps.flows["nd"].bind(**constants).between("ip", "mac")
+
+
+class Renderer:
+    """Renders facts through compiled templates.
+
+    :param options: Interface options of every tunnel port, by network type.
+    """
+
+    def __init__(
+        self,
+        stamps: Stamps,
+        numbers: PortNumbers,
+        options: Mapping[str, tuple[tuple[str, str], ...]],
+        arp_responder: bool,
+    ) -> None:
+        self._stamps = stamps
+        self._numbers = numbers
+        self._options = options
+        self._arp_responder = arp_responder
+        self._networks: dict[Attachment, _Network] = {}
+        self._last: _Network | None = None  # facts of one network mostly come together
+        self._ports: dict[Tunnel, bytes] = {}
+        self._recirculate = Group(RECIRCULATE_GROUP, 1, stamps.group("recirculate"))
+
+    def forget(self) -> None:
+        """Port numbers may have changed, networks may have gone."""
+        self._ports.clear()
+        self._networks.clear()
+        self._last = None
+
+    def static(self, patch: int) -> tuple[OvsRow, ...]:
+        """Rows that every bridge has; ``patch`` is the port towards the integration bridge."""
+        port = encode("port", patch)
+        return (
+            *self._stamps.static[True],
+            *self._stamps.static[False],
+            self._stamps.flows["from_integration_bridge"](patch=port),
+            self._stamps.flows["learn"](patch=port),
+        )
+
+    def rows(self, fact: Fact) -> tuple[OvsRow, ...]:
+        """The rows that make a fact true."""
+        network = self._last
+        if network is None or network.attachment is not fact.attachment:
+            network = self._last = self._network(fact.attachment)
+        # The most frequent first.
+        if isinstance(fact, UnicastFact):
+            _, mac, vtep = fact
+            head, middle, tail = network.unicast
+            port = self._ports.get((network.network_type, vtep)) or self._port(network, vtep)
+            return (head + bytes.fromhex(mac.replace(":", "")) + middle + port + tail,)
+        if isinstance(fact, NeighbourFact):
+            if not self._arp_responder:
+                return ()
+            _, ip, mac = fact
+            six = ":" in ip
+            head, middle, tail = network.nd if six else network.arp
+            address = inet_pton(AF_INET6 if six else AF_INET, ip)
+            return (head + address + middle + bytes.fromhex(mac.replace(":", "")) + tail,)
+        if isinstance(fact, VtepFact):
+            return self._tunnel(network, fact.vtep)
+        if isinstance(fact, FloodFact):
+            return self._flood(network, fact)
+        return (network.incoming,)
+
+    def _tunnel(self, network: _Network, vtep: str) -> tuple[OvsRow, ...]:
+        kind = network.network_type
+        number = self._numbers.of((kind, vtep))
+        port = TunnelPort(tunnel_name(kind, vtep), kind, vtep, self._options[kind], number)
+        return (port, self._stamps.flows[f"from_{kind}_tunnel"](port=encode("port", number)))
+
+    def _flood(self, network: _Network, fact: FloodFact) -> tuple[OvsRow, ...]:
+        ports = [self._port(network, vtep) for vtep in fact.vteps]
+        vlan, segment = network.vlan, network.segment
+        if len(ports) <= FLOOD_SHARD_SIZE:
+            return (self._stamps.floods["flood"](ports, vlan=vlan, segment=segment),)
+        size = FLOOD_SHARD_SIZE
+        shards = [ports[at : at + size] for at in range(0, len(ports), size)]
+        group = Group(GROUP_BASE + len(shards), 0, self._stamps.group("shards", shards=len(shards)))
+        large = self._stamps.flows["large_flood"]
+        shard_stamp = self._stamps.floods["flood_shard"]
+        return (
+            self._recirculate,
+            group,
+            large(vlan=vlan, group=encode("group", group.group_id)),
+            *(
+                shard_stamp(shard, vlan=vlan, segment=segment, shard=encode("shard", number))
+                for number, shard in enumerate(shards, 1)
+            ),
+        )
+
+    def _network(self, attachment: Attachment) -> _Network:
+        network = self._networks.get(attachment)
+        if network is None:
+            network = self._networks[attachment] = _Network(self._stamps, attachment)
+        return network
+
+    def _port(self, network: _Network, vtep: str) -> bytes:
+        tunnel = network.network_type, vtep
+        port = self._ports.get(tunnel)
+        if port is None:
+            port = self._ports[tunnel] = encode("port", self._numbers.of(tunnel))
+        return port

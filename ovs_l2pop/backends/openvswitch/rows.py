@@ -1,0 +1,134 @@
+"""The rows of the Open vSwitch backend, and how they travel in OpenFlow 1.3 messages.
+
+A flow row is plain :class:`bytes` (see :mod:`.stamps`): there may be hundreds of thousands.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Group(NamedTuple):
+    """One OpenFlow group."""
+
+    group_id: int
+    type: int  #: OFPGT_ALL 0, OFPGT_SELECT 1
+    buckets: bytes
+
+
+class TunnelPort(NamedTuple):
+    """One port of the tunnel bridge, to one remote VTEP."""
+
+    name: str  #: at most 15 characters
+    type: str  #: "vxlan", "gre" or "geneve"
+    remote_ip: str
+    options: tuple[tuple[str, str], ...]  #: Interface options but remote_ip, sorted
+    ofport: int  #: OpenFlow port number
+
+
+OvsRow = bytes | Group | TunnelPort
+
+_FLOW_MOD = struct.Struct("!QQBBHHHIIIHxx")
+_GROUP_MOD = struct.Struct("!HBxI")
+
+FLOW_MOD, GROUP_MOD = 14, 15  # ofp_type
+_FLOW_ADD, _FLOW_DELETE, _FLOW_DELETE_STRICT = 0, 3, 4  # ofp_flow_mod_command
+_GROUP_ADD, _GROUP_MODIFY, _GROUP_DELETE = 0, 1, 2  # ofp_group_mod_command
+_ANY = 0xFFFFFFFF  # OFPP_ANY, OFPG_ANY, OFP_NO_BUFFER
+_EXACT = 0xFFFFFFFFFFFFFFFF
+# Given a whole cookie, Open vSwitch looks through all flows that have it, for each flow-mod: 16,000
+# deletes take 2.9 s. One bit less, and it looks the flow up by its match: 0.13 s.
+_NEARLY_EXACT = 0x7FFFFFFFFFFFFFFF
+_EMPTY_MATCH = bytes.fromhex("0001000400000000")
+
+
+def flow_key(row: bytes) -> bytes:
+    """Table, priority and match: two flows of one key can't be installed at once."""
+    length = int.from_bytes(row[5:7], "big")
+    return row[: 3 + (length + 7) // 8 * 8]
+
+
+def add_flows(flows: Iterable[bytes], cookie: int) -> list[tuple[int, bytes]]:
+    """(type, body) of the messages that install flow rows."""
+    heads: dict[bytes, bytes] = {}  # by table and priority, of which there are few
+    messages = []
+    for row in flows:
+        head = heads.get(row[:3])
+        if head is None:
+            table, priority = row[0], int.from_bytes(row[1:3], "big")
+            head = heads[row[:3]] = _FLOW_MOD.pack(
+                cookie, 0, table, _FLOW_ADD, 0, 0, priority, _ANY, _ANY, _ANY, 0
+            )
+        messages.append((FLOW_MOD, head + row[3:]))
+    return messages
+
+
+def delete_flow(row: bytes, cookie: int) -> tuple[int, bytes]:
+    """The message that deletes a flow row if it is of this cookie, and nothing else."""
+    body = _FLOW_MOD.pack(
+        cookie,
+        _NEARLY_EXACT,
+        row[0],
+        _FLOW_DELETE_STRICT,
+        0,
+        0,
+        int.from_bytes(row[1:3], "big"),
+        _ANY,
+        _ANY,
+        _ANY,
+        0,
+    )
+    return FLOW_MOD, body + flow_key(row)[3:]
+
+
+def delete_flows(
+    cookie: int, table: int, match: bytes = _EMPTY_MATCH, out_port: int = _ANY
+) -> tuple[int, bytes]:
+    """The message that deletes all flows of a cookie in a table that match and output there."""
+    body = _FLOW_MOD.pack(cookie, _EXACT, table, _FLOW_DELETE, 0, 0, 0, _ANY, out_port, _ANY, 0)
+    return FLOW_MOD, body + match
+
+
+def add_group(row: Group, exists: bool) -> tuple[int, bytes]:
+    """The message that makes a group, or changes it where its id exists."""
+    command = _GROUP_MODIFY if exists else _GROUP_ADD
+    return GROUP_MOD, _GROUP_MOD.pack(command, row.type, row.group_id) + row.buckets
+
+
+def delete_group(row: Group) -> tuple[int, bytes]:
+    """The message that deletes a group, with every flow that still uses it."""
+    return GROUP_MOD, _GROUP_MOD.pack(_GROUP_DELETE, row.type, row.group_id)
+
+
+# ofp_flow_stats: length, table_id, durations, priority, timeouts, flags, cookie, counts, match …
+_FLOW_STATS = struct.Struct("!HB")
+_FLOW_STATS_SIZE = 48
+
+
+def flows_in(body: bytes) -> list[bytes]:
+    """Flow rows of the body of a flow statistics reply."""
+    rows, offset, end = [], 0, len(body)
+    unpack = _FLOW_STATS.unpack_from
+    while offset < end:
+        length, _ = unpack(body, offset)
+        rows.append(
+            body[offset + 2 : offset + 3]
+            + body[offset + 12 : offset + 14]
+            + body[offset + _FLOW_STATS_SIZE : offset + length]
+        )
+        offset += length
+    return rows
+
+
+# ofp_group_desc: length, type, pad, group_id, buckets …
+_GROUP_DESC = struct.Struct("!HBxI")
+
+
+def groups_in(body: bytes) -> list[Group]:
+    """Groups of the body of a group description reply."""
+    rows, offset = [], 0
+    while offset < len(body):
+        length, kind, group_id = _GROUP_DESC.unpack_from(body, offset)
+        rows.append(Group(group_id, kind, body[offset + _GROUP_DESC.size : offset + length]))
+        offset += length
+    return rows

@@ -1,0 +1,120 @@
+"""Makes the dataplane what the table says: the loop that all backends share."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ovs_l2pop.backends import Backend, Batch, RenumberedError, RowText
+from ovs_l2pop.difference import Difference, Row
+from ovs_l2pop.table import ForwardingTable, Key
+
+_BASE: Key = ("base", "", "")
+
+#: Keys rendered before what they need is handed to the backend: small enough that the dataplane
+#: begins early, large enough that what a hand-over costs does not matter.
+_SLICE = 10_000
+
+
+class Drift(NamedTuple):
+    """What a read-back found: rows that should be there and are not, and the other way round."""
+
+    missing: list[Row]
+    surplus: list[Row]
+
+
+class Reconciler:
+    """Renders what changed in the table, and has the backend write rows wanted minus installed.
+
+    After any :class:`ovs_l2pop.errors.BackendError` the dataplane's state is unknown:
+    :meth:`resync` must come before anything else.
+    """
+
+    def __init__(self, table: ForwardingTable, backend: Backend) -> None:
+        self._table = table
+        self._backend = backend
+        self.difference = Difference()
+        #: Rows that the dataplane refused, with its reason. Not tried again before
+        #: :meth:`retry_refused`: one bad row must not cost every later batch its time.
+        self.refused: dict[Row, str] = {}
+        #: Rows written since the start, added and removed.
+        self.written = 0
+
+    def resync(self) -> Mapping[Row, str]:
+        """Connect, render everything, read back what is there, and write the difference.
+
+        :returns: the rows that were refused.
+        """
+        self._backend.connect()
+        self._table.take_dirty()
+        self.difference.want(_BASE, self._backend.base())
+        self._render({*self._table.keys(), *self.difference} - {_BASE})
+        self.difference.observed(self._backend.installed())
+        self.refused.clear()
+        return self.apply()
+
+    def follow(self) -> Mapping[Row, str]:
+        """Take over what changed in the table and write it.
+
+        :returns: the rows that were refused just now.
+        """
+        keys = self._table.take_dirty()
+        # Only what had rows before can lose some: with those rendered, all removes are known.
+        self._render([key for key in keys if key in self.difference])
+        fresh = [key for key in keys if key not in self.difference]
+        fresh.sort(key=_is_of_entry)  # tunnels, in one transaction, before the many flows
+        return self.apply(fresh)
+
+    def apply(self, fresh: Sequence[Key] = ()) -> Mapping[Row, str]:
+        """Write the difference, and the rows of ``fresh`` keys as they are rendered.
+
+        :returns: the rows that were refused just now.
+        """
+        try:
+            refused = self._backend.write(self._batches(fresh))
+        except RenumberedError:
+            return self.resync()
+        self.difference.refused(refused)
+        self.refused.update(refused)
+        return refused
+
+    def drift(self) -> Drift:
+        """Read back and compare; changes nothing."""
+        installed = self._backend.installed()
+        wanted = self.difference.wanted
+        return Drift(
+            [row for row in wanted if row not in installed],
+            [row for row in installed if row not in wanted],
+        )
+
+    def observe(self, drift: Drift) -> None:
+        """Take over what :meth:`drift` found: the next :meth:`apply` mends it."""
+        installed = set(self.difference.wanted).difference(drift.missing).union(drift.surplus)
+        self.difference.observed(installed)
+
+    def retry_refused(self) -> None:
+        """Let the next :meth:`apply` try refused rows again."""
+        self.refused.clear()
+
+    def describe(self, row: Row) -> RowText:
+        """The row for people."""
+        return self._backend.describe(row)
+
+    def _batches(self, fresh: Sequence[Key]) -> Iterator[Batch]:
+        for start in range(0, max(len(fresh), 1), _SLICE):
+            self._render(fresh[start : start + _SLICE])
+            difference, refused = self.difference, self.refused
+            add = [row for row in difference.to_add if row not in refused]
+            remove = [row for row in difference.to_remove if row not in refused]
+            if add or remove:
+                self.written += len(add) + len(remove)
+                # Counted as written already; what is refused is taken back afterwards.
+                difference.written(add, remove)
+                yield Batch(add, remove)
+
+    def _render(self, keys: Iterable[Key]) -> None:
+        render, want = self._backend.render, self.difference.want
+        for key, fact in self._table.facts(keys):
+            want(key, () if fact is None else render(fact))
+
+
+def _is_of_entry(key: Key) -> bool:
+    return key[0] in ("unicast", "neighbour")
