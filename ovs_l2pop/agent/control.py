@@ -1,0 +1,176 @@
+"""The control socket: what the commands of ``ovs-l2pop`` ask a running agent.
+
+JSON Lines over a unix stream socket that only its owner can open. The first line is the request::
+
+    {"command": "send"}                          then messages, one a line, until the sender
+                                                 shuts its side down
+    {"command": "show", "what": "networks"}      or vteps, entries, tunnels
+    {"command": "check"} {"command": "repair"}
+
+The answer is one object: ``{"error": …}``, or what the command gives.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import select
+import socket
+import socketserver
+import stat
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from ovs_l2pop.agent import views
+from ovs_l2pop.agent.service import Agent, Outcome
+from ovs_l2pop.errors import ConfigError, L2popError
+
+LOG = logging.getLogger(__name__)
+
+#: Refused entries that an answer lists; beyond, it gives their number.
+_MAX_LISTED = 10_000
+
+#: A sender that pauses for so long (seconds) wants what it sent so far to be applied.
+_PAUSE = 0.05
+#: Bytes of messages that are handed over together at the most.
+_BATCH_BYTES = 64 << 20
+
+
+class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Listens until :meth:`close`.
+
+    :raises ConfigError: the socket can't be made, or another agent answers on it.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, path: Path, agent: Agent) -> None:
+        self.agent = agent
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_stale(path)
+            mask = os.umask(0o177)  # from its first moment for the owner alone
+            try:
+                super().__init__(str(path), _Handler)
+            finally:
+                os.umask(mask)
+        except OSError as error:
+            raise ConfigError(f"control_socket {path}: {error}") from error
+        self._path = path
+        self._thread = threading.Thread(target=self.serve_forever, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        LOG.debug("a command went away", exc_info=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Take away the socket of an agent that was killed; refuse where one answers."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise ConfigError(f"control_socket {path} exists and is not a socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise ConfigError(f"control_socket {path}: another agent answers on it")
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: ControlServer
+    rbufsize = 0  # lines are cut here, so that a pause of the sender can be seen
+
+    def handle(self) -> None:
+        self._buffer = bytearray()
+        try:
+            lines = self._lines(block=True)
+            if not lines:
+                return
+            request = json.loads(lines.pop(0))
+            command = request.get("command") if isinstance(request, dict) else None
+            answer = self._send(lines) if command == "send" else self._ask(command, request)
+        except (ValueError, RecursionError) as error:
+            answer = {"error": f"request is not JSON: {error}"}
+        except L2popError as error:
+            answer = {"error": str(error)}
+        self.wfile.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+
+    def _ask(self, command: object, request: dict[str, Any]) -> dict[str, Any]:
+        agent = self.server.agent
+        if command == "show" and request.get("what") in views.SHOW:
+            view = views.SHOW[request["what"]]
+            result = agent.call(lambda: view(agent)).result()
+        elif command in ("check", "repair"):
+            view = views.check if command == "check" else views.repair
+            result = agent.call(lambda: view(agent)).result()
+        else:
+            return {"error": f"unknown request {request!r:.80}"}
+        assert isinstance(result, dict)
+        return result
+
+    def _send(self, lines: list[bytes]) -> dict[str, Any]:
+        """Hand messages over as they come; answer when all are written."""
+        futures: list[Future[Outcome]] = []
+        size = sum(map(len, lines))
+        more = True
+        while more:
+            waiting = bool(lines)
+            if not waiting or (size < _BATCH_BYTES and self._arrives(_PAUSE)):
+                new = self._lines(block=not waiting)
+                more = bool(new) or not self._closed
+                lines += new
+                size += sum(map(len, new))
+            else:
+                futures.append(self.server.agent.submit(lines))
+                lines, size = [], 0
+        if lines:
+            futures.append(self.server.agent.submit(lines))
+        return _summary(future.result() for future in futures)
+
+    _closed = False
+
+    def _arrives(self, timeout: float) -> bool:
+        return bool(select.select([self.connection], [], [], timeout)[0])
+
+    def _lines(self, block: bool) -> list[bytes]:
+        """Whole lines that have arrived; the last may lack its end when the sender is done."""
+        while True:
+            data = self.connection.recv(1 << 20)
+            self._closed = not data
+            self._buffer += data
+            if self._closed or b"\n" in data:
+                break
+            if not block and not self._arrives(_PAUSE):
+                break
+        *lines, rest = bytes(self._buffer).split(b"\n")
+        self._buffer[:] = b"" if self._closed else rest
+        if self._closed and rest:
+            lines.append(rest)
+        return [line for line in lines if line.strip()]
+
+
+def _summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    refused: list[str] = []
+    count = 0
+    pending: str | None = None
+    for outcome in outcomes:
+        count += len(outcome.refusals)
+        room = _MAX_LISTED - len(refused)
+        refused += [str(refusal) for refusal in outcome.refusals[:room]]
+        pending = outcome.pending or pending
+    return {"refused": refused, "refused_count": count, "pending": pending}

@@ -1,0 +1,294 @@
+"""The worker: takes messages in, keeps the table, has the dataplane follow.
+
+One thread owns table, reconciler and backend, so none of them needs a lock. Others hand it jobs
+and wait for a future. All messages that wait when it comes to them are taken in together and
+written once: a burst costs what its outcome costs.
+"""
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from ovs_l2pop.agent.store import Store
+from ovs_l2pop.backends import Backend
+from ovs_l2pop.difference import Row
+from ovs_l2pop.errors import BackendError
+from ovs_l2pop.messages import Attachment, Change, Parser, Refusal
+from ovs_l2pop.reconciler import Drift, Reconciler
+from ovs_l2pop.table import ForwardingTable
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds between looks at an idle dataplane.
+_POLL_INTERVAL = 1.0
+#: Seconds until the dataplane is tried again: doubled from the first to the last.
+_FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
+#: Seconds after which rows that the dataplane refused are tried again.
+_REFUSED_RETRY = 30.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch of messages."""
+
+    refusals: list[Refusal] = field(default_factory=list)
+    #: Why what was taken in is not in the dataplane yet; it will be written when it can be.
+    pending: str | None = None
+
+
+@dataclass(slots=True)
+class _Messages:
+    lines: list[bytes]
+    changes: list[Change]
+    outcome: Outcome
+    future: "Future[Outcome]"
+
+
+@dataclass(slots=True)
+class _Call:
+    function: Callable[[], Any]
+    future: "Future[Any]"
+
+
+class Agent:
+    """One agent. :meth:`start` it, hand it messages, :meth:`stop` it."""
+
+    def __init__(self, local_ip: str, backend: Backend, store: Store) -> None:
+        self.local_ip = local_ip
+        self.table = ForwardingTable(local_ip)
+        self.reconciler = Reconciler(self.table, backend)
+        self._backend = backend
+        self._store = store
+        self._jobs: queue.SimpleQueue[_Messages | _Call | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="worker")
+        self._trouble: str | None = "not connected yet"
+        self._delay = _FIRST_RETRY
+        self._next_try = 0.0
+        self._refused_at = 0.0
+        self._logged: set[str] = set()
+
+    # -- for other threads -------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load the table and bring the dataplane in line with it."""
+        self._load()
+        self._thread.start()
+        self.call(lambda: None).result()
+
+    def stop(self) -> None:
+        """Finish what was begun and leave the dataplane as it is."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._backend.close()
+        self._store.close()
+
+    def submit(self, lines: Iterable[bytes]) -> "Future[Outcome]":
+        """Take in messages, one JSON object a line; the future ends when they are written."""
+        outcome = Outcome()
+        parser = Parser(self.local_ip)
+        kept: list[bytes] = []
+        changes: list[Change] = []
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                text = line[:60].decode(errors="backslashreplace")
+                outcome.refusals.append(Refusal("message", text, f"not JSON: {error}"))
+                continue
+            found, refused = parser.parse(message)
+            if found:
+                changes += found
+                kept.append(line)
+            outcome.refusals += refused
+        future: Future[Outcome] = Future()
+        self._jobs.put(_Messages(kept, changes, outcome, future))
+        return future
+
+    def call(self, function: Callable[[], Any]) -> "Future[Any]":
+        """Run a function in the worker: it may look at table and reconciler."""
+        future: Future[Any] = Future()
+        self._jobs.put(_Call(function, future))
+        return future
+
+    # -- for functions that run in the worker ------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the dataplane can't be written at the moment, or None."""
+        return self._trouble
+
+    def drift(self) -> Drift:
+        """Wanted against installed, read back now.
+
+        :raises BackendError: the dataplane can't be read.
+        """
+        if not self._connected(now=True):
+            raise BackendError(self._trouble or "not connected")
+        try:
+            return self.reconciler.drift()
+        except BackendError as error:
+            self._lost(error)
+            raise
+
+    def repair(self) -> tuple[Drift, dict[Row, str]]:
+        """Write what differs; what it was, and what of it was refused."""
+        drift = self.drift()
+        try:
+            self.reconciler.observe(drift)
+            self.reconciler.retry_refused()
+            return drift, dict(self.reconciler.apply())
+        except BackendError as error:
+            self._lost(error)
+            raise
+
+    # -- the worker --------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        parser = Parser(self.local_ip)
+        for message in self._store.load():
+            changes, refusals = parser.parse(message)
+            for change in changes:
+                if (refusal := self._apply(change)) is not None:
+                    refusals.append(refusal)
+            for refusal in refusals:
+                LOG.debug("kept message: %s", refusal)
+        self._store.rewrite(self.table.messages())
+
+    def _run(self) -> None:
+        self._connected(now=True)
+        while True:
+            try:
+                job = self._jobs.get(timeout=self._pause())
+            except queue.Empty:
+                self._idle()
+                continue
+            batch: list[_Messages] = []
+            while True:
+                if isinstance(job, _Messages):
+                    batch.append(job)
+                else:
+                    self._take_in(batch)
+                    batch = []
+                    if job is None:
+                        return
+                    _resolve(job)
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+            self._take_in(batch)
+
+    def _pause(self) -> float:
+        if self._trouble is None:
+            return _POLL_INTERVAL
+        return max(0.0, min(_POLL_INTERVAL, self._next_try - time.monotonic()))
+
+    def _idle(self) -> None:
+        if not self._connected():
+            return
+        try:
+            self._backend.poll()
+            if self.reconciler.refused and time.monotonic() - self._refused_at > _REFUSED_RETRY:
+                self.reconciler.retry_refused()
+                self._refusals(self.reconciler.apply())
+        except BackendError as error:
+            self._lost(error)
+
+    def _take_in(self, batch: list[_Messages]) -> None:
+        if not batch:
+            return
+        try:
+            for messages in batch:
+                for change in messages.changes:
+                    if (refusal := self._apply(change)) is not None:
+                        messages.outcome.refusals.append(refusal)
+            pending, refused = self._follow()
+            self._keep(batch)
+        except Exception as error:
+            # A fault of ours must not end the agent: the table stands, the dataplane is read anew.
+            LOG.exception("messages were not taken in")
+            self._lost(BackendError(f"internal error: {error!r}"))
+            pending, refused = f"internal error: {error!r}", []
+        for messages in batch:
+            messages.outcome.refusals += refused
+            messages.outcome.pending = pending
+            self._log(messages.outcome.refusals)
+            messages.future.set_result(messages.outcome)
+
+    def _apply(self, change: Change) -> Refusal | None:
+        if isinstance(change, Attachment) and (reason := self._backend.refuse(change)):
+            return Refusal("attach_network", f"network {change.network_id}", reason)
+        return self.table.apply(change)
+
+    def _follow(self) -> tuple[str | None, list[Refusal]]:
+        """Bring the dataplane in line: why it isn't yet, and what of it was refused."""
+        if not self._connected(now=True):
+            return self._trouble, []
+        try:
+            return None, self._refusals(self.reconciler.follow())
+        except BackendError as error:
+            self._lost(error)
+        # A switch that restarted just now is back within moments.
+        self._connected(now=True)
+        return self._trouble, []
+
+    def _refusals(self, refused: Mapping[Row, str]) -> list[Refusal]:
+        """What the dataplane refused, as what it is told to people."""
+        if refused:
+            self._refused_at = time.monotonic()
+        texts = ((self.reconciler.describe(row), reason) for row, reason in refused.items())
+        return [
+            Refusal("switch", f"{text.kind} {text.place} {text.what}", reason)
+            for text, reason in texts
+        ]
+
+    def _keep(self, batch: list[_Messages]) -> None:
+        try:
+            self._store.append(line for messages in batch for line in messages.lines)
+            if self._store.bloated:
+                self._store.rewrite(self.table.messages())
+        except OSError as error:
+            LOG.error("the table could not be kept on disk: %s", error)
+
+    def _connected(self, now: bool = False) -> bool:
+        """Whether the dataplane is in line; tries to get there if it is time to."""
+        if self._trouble is None:
+            return True
+        if not now and time.monotonic() < self._next_try:
+            return False
+        try:
+            self._log(self._refusals(self.reconciler.resync()))
+        except BackendError as error:
+            self._lost(error)
+            return False
+        LOG.info("connected; %d rows in place", len(self.reconciler.difference.installed))
+        self._trouble = None
+        self._delay = _FIRST_RETRY
+        return True
+
+    def _lost(self, error: BackendError) -> None:
+        if self._trouble != str(error):
+            LOG.warning("the dataplane can't be written, will try again: %s", error)
+        self._trouble = str(error)
+        self._next_try = time.monotonic() + self._delay
+        self._delay = min(2 * self._delay, _LAST_RETRY)
+
+    def _log(self, refusals: list[Refusal]) -> None:
+        """Each cause once; a hostile sender must not fill the disk."""
+        for refusal in refusals:
+            if refusal.reason not in self._logged and len(self._logged) < 1000:
+                self._logged.add(refusal.reason)
+                LOG.warning("refused: %s (further ones of this cause are not logged)", refusal)
+
+
+def _resolve(job: _Call) -> None:
+    try:
+        job.future.set_result(job.function())
+    except Exception as error:  # noqa: BLE001 - belongs to who asked
+        job.future.set_exception(error)

@@ -1,0 +1,122 @@
+"""What an agent shows of itself: plain rows for tables and JSON. Runs in the agent's worker."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ovs_l2pop.agent.service import Agent
+from ovs_l2pop.backends import RowText
+from ovs_l2pop.difference import Row
+from ovs_l2pop.errors import BackendError
+
+View = dict[str, Any]
+
+
+def _view(columns: list[str], rows: Iterable[list[Any]]) -> View:
+    return {"columns": columns, "rows": list(rows)}
+
+
+def _networks(agent: Agent) -> View:
+    table = agent.table
+
+    def rows() -> Iterable[list[Any]]:
+        for network_id in sorted(table.network_ids()):
+            attachment = table.attachment(network_id)
+            vteps = list(table.vteps(network_id))
+            counts = [len(vteps), sum(entries for _, _, entries in vteps)]
+            if attachment is None:
+                yield [network_id, None, None, None, *counts, "not attached"]
+            else:
+                segment = attachment.segment
+                yield [
+                    network_id,
+                    segment.network_type,
+                    segment.segment_id,
+                    attachment.local_vlan,
+                    *counts,
+                    "attached",
+                ]
+
+    columns = ["network_id", "network_type", "segment_id", "local_vlan", "vteps", "entries"]
+    return _view([*columns, "state"], rows())
+
+
+def _vteps(agent: Agent) -> View:
+    networks: Counter[str] = Counter()
+    flooding: Counter[str] = Counter()
+    entries: Counter[str] = Counter()
+    for network_id in agent.table.network_ids():
+        for vtep, floods, count in agent.table.vteps(network_id):
+            networks[vtep] += 1
+            flooding[vtep] += floods
+            entries[vtep] += count
+    return _view(
+        ["vtep", "networks", "flooding_networks", "entries", "local"],
+        (
+            [vtep, networks[vtep], flooding[vtep], entries[vtep], vtep == agent.local_ip]
+            for vtep in sorted(networks)
+        ),
+    )
+
+
+def _entries(agent: Agent) -> View:
+    return _view(
+        ["network_id", "mac", "ip", "vtep", "state"],
+        (
+            [network_id, *known.entry, known.state]
+            for network_id in sorted(agent.table.network_ids())
+            for known in agent.table.entries(network_id)
+        ),
+    )
+
+
+def _tunnels(agent: Agent) -> View:
+    difference = agent.reconciler.difference
+    users = Counter(row for key in difference if key[0] == "vtep" for row in difference.rows(key))
+    rows = []
+    for row, networks in users.items():
+        text = agent.reconciler.describe(row)
+        if text.kind != "tunnel":
+            continue
+        state = "installed" if row in difference.installed else "missing"
+        rows.append([text.place, text.what, text.does, networks, state])
+    return _view(["name", "tunnel", "attributes", "networks", "state"], sorted(rows))
+
+
+SHOW: Mapping[str, Callable[[Agent], View]] = {
+    "networks": _networks,
+    "vteps": _vteps,
+    "entries": _entries,
+    "tunnels": _tunnels,
+}
+
+_DRIFT_COLUMNS = ["drift", *RowText._fields]
+
+
+def check(agent: Agent) -> View:
+    """Rows that are missing (wanted, not installed) and surplus (the other way round)."""
+    try:
+        drift = agent.drift()
+    except BackendError as error:
+        return {"error": str(error)}
+    return _view(
+        _DRIFT_COLUMNS,
+        [*_drift(agent, "missing", drift.missing), *_drift(agent, "surplus", drift.surplus)],
+    )
+
+
+def repair(agent: Agent) -> View:
+    """As :func:`check`, and written; refused rows are listed under ``refused``."""
+    try:
+        drift, refused = agent.repair()
+    except BackendError as error:
+        return {"error": str(error)}
+    rows = [*_drift(agent, "missing", drift.missing), *_drift(agent, "surplus", drift.surplus)]
+    texts = [
+        f"{' '.join(agent.reconciler.describe(row)[:3])}: {why}" for row, why in refused.items()
+    ]
+    return {**_view(_DRIFT_COLUMNS, rows), "refused": texts}
+
+
+def _drift(agent: Agent, state: str, rows: Iterable[Row]) -> Iterable[list[Any]]:
+    return sorted([state, *agent.reconciler.describe(row)] for row in rows)

@@ -1,0 +1,80 @@
+"""What commands have in common: errors, and the conversation with the agent."""
+
+import argparse
+import json
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cliff.command import Command as CliffCommand
+from cliff.lister import Lister as CliffLister
+
+from ovs_l2pop.cli.main import add_socket_option
+from ovs_l2pop.errors import ControlError, L2popError
+
+
+class Command(CliffCommand):
+    """A command whose errors are one line on stderr and an exit code.
+
+    ``take_action`` returns the exit code, or raises :class:`L2popError`.
+    """
+
+    #: Exit code where the command fails.
+    failure = 1
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        add_socket_option(parser, argparse.SUPPRESS)
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        try:
+            return int(super().run(parsed_args) or 0)
+        except L2popError as error:
+            self.app.stderr.write(f"ovs-l2pop: {error}\n")
+            return self.failure
+        except BrokenPipeError:  # who reads our output has seen enough
+            return self.failure
+
+    def socket_path(self, parsed_args: argparse.Namespace) -> Path:
+        return Path(getattr(parsed_args, "socket", None) or self.app.options.socket)
+
+
+class Lister(Command, CliffLister):
+    """A listing; ``-f json`` and the other formats come from cliff."""
+
+    #: Exit code where the listing was given.
+    success = 0
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        return super().run(parsed_args) or self.success
+
+
+def ask(path: Path, request: dict[str, Any], messages: Iterable[bytes] = ()) -> dict[str, Any]:
+    """Send a request, and behind it messages, to the agent; its answer.
+
+    :raises ControlError: no agent answers, or it answers with an error.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            raise ControlError(
+                f"no agent answers at {path}: {error.strerror or error}."
+                " Is it running? --socket picks another one"
+            ) from error
+        try:
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            for chunk in messages:
+                connection.sendall(chunk)
+            connection.shutdown(socket.SHUT_WR)
+            data = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+            answer = json.loads(data)
+        except (OSError, ValueError) as error:
+            raise ControlError(f"the agent at {path} went away: {error}") from error
+    if not isinstance(answer, dict):
+        raise ControlError(f"the agent at {path} gave no answer")
+    if "error" in answer:
+        raise ControlError(str(answer["error"]))
+    return answer

@@ -1,0 +1,123 @@
+"""``ovs-l2pop demo``."""
+
+import argparse
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from ovs_l2pop.cli.base import Command
+
+
+class Demo(Command):
+    """Show what L2 population does, on real switches, and compare it with flood-and-learn.
+
+    Builds hosts (network namespaces, each with its own Open vSwitch and agent) with an underlay
+    between them, two networks with overlapping addresses, and machines; feeds the agents as a
+    server would; measures; and removes everything it made, also on Ctrl-C or failure. Needs root
+    and Open vSwitch; nothing of the machine's own network or Open vSwitch is touched. Exit code 0:
+    all that is promised was seen.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--hosts", metavar="N", type=int, default=3, help="2 to 20 hosts (default: 3)"
+        )
+        parser.add_argument(
+            "--keep", action="store_true", help="leave everything running, and print how to look"
+        )
+        parser.add_argument(
+            "--remove",
+            metavar="PATH",
+            nargs="?",
+            const="",
+            help="remove what --keep left; without PATH list what there is",
+        )
+        parser.add_argument(
+            "-f",
+            "--format",
+            choices=("table", "json"),
+            default="table",
+            help="json: all measurements (default: table)",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        # Lab and demo are imported where they are needed: other commands start fast without.
+        with _ended_by_signals():
+            try:
+                if parsed_args.remove is not None:
+                    return self._remove(parsed_args.remove)
+                return self._play(parsed_args)
+            except KeyboardInterrupt:
+                self.app.stderr.write("ovs-l2pop: interrupted; everything made was removed\n")
+                return 128 + signal.SIGINT
+
+    def _play(self, parsed_args: argparse.Namespace) -> int:
+        from ovs_l2pop.demo import report
+        from ovs_l2pop.demo.play import play
+        from ovs_l2pop.demo.results import as_json, promises
+
+        begin = time.monotonic()
+
+        def progress(text: str) -> None:
+            self.app.stderr.write(f"{time.monotonic() - begin:5.1f} s  {text}\n")
+            self.app.stderr.flush()
+
+        played = play(parsed_args.hosts, progress, keep=parsed_args.keep)
+        results, seconds = played.results, time.monotonic() - begin
+        if parsed_args.format == "json":
+            content = as_json(results, seconds) | {
+                "kept": [{"purpose": h.purpose, "command": h.command} for h in played.hints]
+            }
+            self.app.stdout.write(json.dumps(content, indent=1) + "\n")
+        else:
+            end = report.hints(played.hints) if played.hints else "Everything made was removed."
+            self.app.stdout.write(f"\n{report.report(results)}\n\n{seconds:.1f} s. {end}\n")
+        broken = [promise for promise in promises(results) if not promise.kept]
+        for promise in broken:
+            self.app.stderr.write(f"ovs-l2pop: not seen: {promise.text}\n")
+        return 1 if broken else 0
+
+    def _remove(self, path: str) -> int:
+        from ovs_l2pop.lab import Lab, left_behind
+
+        if path:
+            Lab.remove(path)
+            return 0
+        for manifest in left_behind():
+            self.app.stdout.write(f"{manifest}\n")
+        return 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGINT, SIGTERM and SIGHUP end the block as exceptions, the first one only.
+
+    Whatever cleans up on that exception isn't cut short by another signal.
+    """
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    # Who started us with a signal ignored, such as nohup, has a reason.
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        for other in caught:
+            signal.signal(other, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    for number in caught:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])

@@ -1,0 +1,38 @@
+"""``ovs-l2pop show``: what the agent holds."""
+
+import argparse
+from typing import Any
+
+from ovs_l2pop.cli.base import Lister, ask
+
+
+class _Show(Lister):
+    what = ""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
+        answer = ask(self.socket_path(parsed_args), {"command": "show", "what": self.what})
+        return answer["columns"], answer["rows"]
+
+
+class Networks(_Show):
+    """List networks: attached to this host, or only heard of."""
+
+    what = "networks"
+
+
+class Vteps(_Show):
+    """List VTEPs and what is behind them."""
+
+    what = "vteps"
+
+
+class Entries(_Show):
+    """List entries in the order of their claims, and which of them hold."""
+
+    what = "entries"
+
+
+class Tunnels(_Show):
+    """List tunnels and in how many networks each is needed."""
+
+    what = "tunnels"
