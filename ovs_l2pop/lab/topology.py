@@ -1,0 +1,238 @@
+"""Several VXLAN hosts with an underlay between them, on one machine.
+
+::
+
+      h1                      h2
+     ┌──────────────────┐    ┌──────────────────┐
+     │ vm1 ─ br-int     │    │     br-int ─ vm2 │     machines: namespaces of their own
+     │       (br-tun)   │    │     (br-tun)     │     br-tun: the agent under test makes it
+     │       br-phy     │    │     br-phy       │     10.200.0.1, 10.200.0.2: the VTEPs
+     └─────────┬────────┘    └────────┬─────────┘
+          phy0 │                 phy0 │
+     ┌─────────┴──────────────────────┴─────────┐
+     │ h1            br-ul                   h2 │     the underlay: a namespace with a bridge
+     └──────────────────────────────────────────┘
+
+Each host is a namespace with its own Open vSwitch in userspace. Nothing is in the root namespace.
+"""
+
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from ovs_l2pop.lab import manifest, namespaces
+from ovs_l2pop.lab.capture import Capture, Direction
+from ovs_l2pop.lab.errors import LabError
+from ovs_l2pop.lab.host import UNDERLAY_DEVICE, Host
+from ovs_l2pop.lab.ovs import SCHEMA
+
+MAXIMUM_HOSTS = 250
+UNDERLAY_MTU = 1600
+"""Bytes; room for a machine's 1,450 or 1,500 and the outer headers over IPv6 (70)."""
+
+_PROGRAMS = (
+    "ip",
+    "ethtool",
+    "ping",
+    "ovsdb-tool",
+    "ovsdb-server",
+    "ovs-vswitchd",
+    "ovs-vsctl",
+    "ovs-ofctl",
+    "ovs-appctl",
+)
+_numbers = itertools.count()
+
+
+class Lab:
+    """VXLAN hosts ``h1``, ``h2``, … on one machine; a context manager. Needs root.
+
+    :param hosts: how many.
+    :param prefix: what the names of the namespaces begin with; by default one of this process.
+    :param family: 4 for VTEPs 10.200.0.N, 6 for fd00:200::N.
+    """
+
+    def __init__(
+        self, hosts: int = 3, prefix: str | None = None, *, family: Literal[4, 6] = 4
+    ) -> None:
+        if not 1 <= hosts <= MAXIMUM_HOSTS:
+            raise LabError(f"a laboratory has 1 to {MAXIMUM_HOSTS} hosts, not {hosts}")
+        self.prefix = prefix or _unused_prefix()
+        self.family = family
+        self.underlay = f"{self.prefix}-ul"
+        """The namespace of the underlay; its bridge ``br-ul`` has a port per host."""
+        self.hosts: list[Host] = []
+        self._count = hosts
+        self._manifest: manifest.Manifest | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where the laboratory has its files."""
+        return self._running.directory
+
+    def start(self) -> Self:
+        """Bring all hosts up; on failure leave nothing behind.
+
+        :raises LabError: naming what is missing or failed.
+        """
+        _require_tools()
+        if namespaces.exists(self.underlay):
+            raise LabError(f"there is a laboratory {self.prefix!r} already")
+        directory = tempfile.mkdtemp(prefix=manifest.DIRECTORY_PREFIX, dir=str(manifest.DIRECTORY))
+        self._manifest = manifest.Manifest(Path(directory))
+        try:
+            self._start_underlay()
+            self._start_hosts(range(1, self._count + 1))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def add_host(self) -> Host:
+        """Bring one more host up."""
+        self._start_hosts([len(self.hosts) + 1])
+        return self.hosts[-1]
+
+    def host(self, name: str) -> Host:
+        """Return the host of this name, such as ``h1``."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise LabError(f"no host {name!r} among {', '.join(host.name for host in self.hosts)}")
+
+    def capture_underlay(self) -> Capture:
+        """Collect the frames that hosts send on the underlay, each once.
+
+        A frame is taken where it enters the underlay, at its sender's port; the copies that the
+        underlay's bridge makes of a broadcast don't count.
+        """
+        return Capture(self.underlay, [host.name for host in self.hosts], "in")
+
+    def capture_arrivals(self, host: Host, direction: Direction = "out") -> Capture:
+        """Collect the frames that the underlay hands to *host*."""
+        return Capture(self.underlay, [host.name], direction)
+
+    def close(self) -> None:
+        """End all processes, delete all namespaces and files; safe to repeat."""
+        if self._manifest is not None:
+            with _interrupts_deferred():
+                self._manifest.tear_down()
+            self._manifest = None
+
+    def leave(self) -> Path:
+        """Keep everything running when this process ends; return the manifest for ``remove``."""
+        path = self._running.keep()
+        self._manifest = None
+        return path
+
+    @staticmethod
+    def remove(path: str | os.PathLike[str]) -> None:
+        """Take away a laboratory that was left; see :func:`ovs_l2pop.lab.manifest.destroy`."""
+        manifest.destroy(path)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _running(self) -> manifest.Manifest:
+        if self._manifest is None:
+            raise LabError("the laboratory isn't running")
+        return self._manifest
+
+    def _start_underlay(self) -> None:
+        self._running.add_namespaces(self.underlay)
+        namespaces.set_sysctls(self.underlay, {"net/ipv6/conf/default/disable_ipv6": 1})
+        namespaces.ip_batch(
+            [
+                # Without snooping, else it would swallow the hosts' neighbour solicitations.
+                "link add br-ul type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+                f"link set br-ul mtu {UNDERLAY_MTU} up",
+            ],
+            self.underlay,
+        )
+
+    def _start_hosts(self, numbers: Sequence[int]) -> None:
+        hosts = [self._host(number) for number in numbers]
+        self._running.add_namespaces(*(host.namespace for host in hosts))
+        lines = []
+        for host in hosts:
+            lines += [
+                f"link add {host.name} mtu {UNDERLAY_MTU} type veth peer name {UNDERLAY_DEVICE}"
+                f" mtu {UNDERLAY_MTU} netns {host.namespace}",
+                f"link set {host.name} master br-ul up",
+            ]
+        namespaces.ip_batch(lines, self.underlay)
+        namespaces.offloads_off(self.underlay, "br-ul", *(host.name for host in hosts))
+        with ThreadPoolExecutor(min(8, len(hosts))) as pool:
+            list(pool.map(Host.start, hosts))
+            self.hosts += hosts
+            list(pool.map(self._introduce, self.hosts))
+
+    def _host(self, number: int) -> Host:
+        name = f"h{number}"
+        return Host(
+            name=name,
+            namespace=f"{self.prefix}-{name}",
+            directory=self.directory / name,
+            manifest=self._running,
+            vtep=f"10.200.0.{number}" if self.family == 4 else f"fd00:200::{number:x}",
+            prefix_length=24 if self.family == 4 else 64,
+            mac=f"02:c8:00:00:00:{number:02x}",
+        )
+
+    def _introduce(self, host: Host) -> None:
+        host.know_peers((peer.vtep, peer.mac) for peer in self.hosts if peer is not host)
+
+
+def _unused_prefix() -> str:
+    while True:
+        number = next(_numbers)
+        prefix = f"l2p{os.getpid()}" + (f"x{number}" if number else "")
+        if not namespaces.exists(f"{prefix}-ul"):
+            return prefix
+
+
+def _require_tools() -> None:
+    if os.geteuid() != 0:
+        raise LabError("a laboratory makes network namespaces: run it as root")
+    missing = [program for program in _PROGRAMS if not shutil.which(program)]
+    if not SCHEMA.exists():
+        missing.append(str(SCHEMA))
+    if missing:
+        raise LabError(
+            f"a laboratory needs {', '.join(missing)}: "
+            "install openvswitch-switch, iproute2, ethtool and iputils-ping"
+        )
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Put Ctrl-C off until the end of the block: a second one must not cut the clean-up short."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
