@@ -1,0 +1,151 @@
+# Two commands on a fresh Debian 12, as root: `make demo` and `make test`.
+# Each installs what is missing (OS packages from bindep.txt, a virtual environment in .venv) and
+# then runs; once everything is there, that costs less than a second.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# More words for `ovs-l2pop demo` and for pytest, say: make unit PYTEST_ARGS='-k table -x'
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+# The name of the stamp carries what decides the content of .venv: a `git checkout` that changes
+# only times installs nothing, one that changes setup.cfg does.
+STAMP := $(VENV)/.installed-$(shell cat setup.cfg pyproject.toml | sha256sum | cut -c1-12)
+RYU_WHEEL := $(VENV)/wheels/ryu-4.34-py3-none-any.whl
+
+# Runs a command silently; shows what it printed when it fails. To be named first in a recipe.
+define quietly
+quietly() {
+    local log status=0
+    log=$$(mktemp)
+    "$$@" >"$$log" 2>&1 </dev/null || { status=$$?; cat "$$log" >&2; echo "failed: $$*" >&2; }
+    rm -f "$$log"
+    return $$status
+}
+endef
+
+.PHONY: help
+help:  ## this list
+	@echo "make TARGET, where TARGET is one of"
+	sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
+	    printf '  %-11s %s\n' "$$target" "$$text"
+	done
+
+.PHONY: demo
+demo: venv  ## show it: hosts in network namespaces, real Open vSwitch (root; DEMO_ARGS=...)
+	@$(BIN)/ovs-l2pop demo $(DEMO_ARGS)
+
+.PHONY: test
+test: need-root lint  ## everything that CI runs: lint, then unit, packaging and functional tests
+	@$(BIN)/python -m pytest tests/unit tests/packaging tests/functional $(PYTEST_ARGS)
+
+.PHONY: unit
+unit: venv  ## unit tests
+	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: packaging
+packaging: venv  ## the wheel in an empty virtual environment, and what .venv must hold
+	@$(BIN)/python -m pytest tests/packaging $(PYTEST_ARGS)
+
+.PHONY: functional
+functional: need-root venv  ## tests against a real Open vSwitch in network namespaces (root)
+	@$(BIN)/python -m pytest tests/functional $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: need-root venv  ## measurements (root; not part of test)
+	@$(BIN)/python -m pytest tests/bench -s $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: venv  ## ruff check, ruff format --check, mypy
+	@echo "== ruff, mypy"
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet || { echo "run: $(BIN)/ruff format" >&2; exit 1; }
+	$(BIN)/mypy
+
+.PHONY: sample
+sample: venv  ## write etc/ovs-l2pop.conf.sample from the options' help
+	@$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/ovs-l2pop.conf
+	echo "wrote etc/ovs-l2pop.conf.sample"
+
+.PHONY: venv
+venv: $(STAMP)  ## install what is missing, run nothing
+
+.PHONY: clean
+clean:  ## remove build products and caches (but not .venv)
+	@rm -rf build dist *.egg-info .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+.PHONY: need-root
+need-root:
+	@if [ "$$(id -u)" != 0 ]; then
+	    echo "This needs root: it makes network namespaces. Try: sudo make $(MAKECMDGOALS)" >&2
+	    exit 1
+	fi
+
+# Only asks dpkg when all is there (20 ms), so it needs no stamp and sees a removed package too.
+.PHONY: os-packages
+os-packages:
+	@$(quietly)
+	wanted=$$(sed -n 's/^\([a-z0-9][^ ]*\) .*platform:dpkg.*/\1/p' bindep.txt)
+	if ! command -v dpkg-query >/dev/null; then
+	    echo "Not a Debian system; please see to it that these are there:" $$wanted >&2
+	    exit 0
+	fi
+	missing=
+	for package in $$wanted; do
+	    state=$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null || true)
+	    [ "$$state" = installed ] || missing="$$missing $$package"
+	done
+	[ -n "$$missing" ] || exit 0
+	if [ "$$(id -u)" != 0 ]; then
+	    echo "OS packages are missing. As root: apt-get install --no-install-recommends$$missing" >&2
+	    exit 1
+	fi
+	echo "== installing OS packages:$$missing"
+	# openvswitch-switch would start system-wide daemons. Nothing here uses them: exit 101 from
+	# this file forbids it, for as long as the installation takes.
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $$policy ]; then
+	    trap "rm -f $$policy" EXIT
+	    printf '#!/bin/sh\nexit 101\n' >$$policy
+	    chmod 755 $$policy
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	quietly apt-get update
+	quietly apt-get install --yes --no-install-recommends $$missing
+
+# Leaves an existing .venv's versions alone as far as setup.cfg allows them.
+$(STAMP): $(RYU_WHEEL) | os-packages
+	@$(quietly)
+	if [ ! -x $(BIN)/python ]; then
+	    echo "== making the virtual environment $(VENV)"
+	    quietly $(PYTHON) -m venv $(VENV)
+	fi
+	echo "== installing ovs-l2pop and its Python libraries into $(VENV)"
+	quietly $(BIN)/python -m pip install --editable '.[test]' $(RYU_WHEEL)
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+# ryu, our second OpenFlow library, is published as source only, and its setup.py wants a setuptools
+# of 2021: its wheel is built with that one in a virtual environment which is thrown away.
+$(RYU_WHEEL): | os-packages
+	@$(quietly)
+	if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+	    echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V)." \
+	         "Another one: make PYTHON=/path/to/python3.11" >&2
+	    exit 1
+	fi
+	echo "== building the wheel of ryu 4.34"
+	old=$$(mktemp -d)
+	trap 'rm -rf "$$old"' EXIT
+	quietly $(PYTHON) -m venv "$$old"
+	quietly "$$old/bin/python" -m pip install 'setuptools<58' wheel pbr
+	quietly "$$old/bin/python" -m pip wheel --no-build-isolation --no-deps \
+	    --wheel-dir $(@D) ryu==4.34
