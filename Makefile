@@ -74,6 +74,14 @@ sample: venv  ## write etc/ovs-l2pop.conf.sample from the options' help
 	@$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/ovs-l2pop.conf
 	echo "wrote etc/ovs-l2pop.conf.sample"
 
+.PHONY: doc
+doc: venv  ## write doc/pipeline.md from flows/
+	@$(BIN)/python -c 'from ovs_l2pop import resources
+	from ovs_l2pop.backends.openvswitch import pipeline
+	from ovs_l2pop.cli.pipeline import markdown
+	print(*markdown(pipeline.load(resources.flows())), sep="\n")' >doc/pipeline.md
+	echo "wrote doc/pipeline.md"
+
 .PHONY: venv
 venv: $(STAMP)  ## install what is missing, run nothing
 
