@@ -5,6 +5,8 @@ and wait for a future. All messages that wait when it comes to them are taken in
 written once: a burst costs what its outcome costs.
 """
 
+import contextlib
+import itertools
 import json
 import logging
 import queue
@@ -13,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.backends import Backend
@@ -25,12 +27,16 @@ from ovs_l2pop.table import ForwardingTable
 
 LOG = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 #: Seconds between looks at an idle dataplane.
 _POLL_INTERVAL = 1.0
 #: Seconds until the dataplane is tried again: doubled from the first to the last.
 _FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
 #: Seconds after which rows that the dataplane refused are tried again.
 _REFUSED_RETRY = 30.0
+#: Seconds that an ending agent waits for what it is writing.
+_STOP_TIMEOUT = 10.0
 
 
 @dataclass(slots=True)
@@ -66,7 +72,7 @@ class Agent:
         self._backend = backend
         self._store = store
         self._jobs: queue.SimpleQueue[_Messages | _Call | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="worker")
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._trouble: str | None = "not connected yet"
         self._delay = _FIRST_RETRY
         self._next_try = 0.0
@@ -84,7 +90,7 @@ class Agent:
     def stop(self) -> None:
         """Finish what was begun and leave the dataplane as it is."""
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(timeout=_STOP_TIMEOUT)  # it may be waiting for a switch that hangs
         self._backend.close()
         self._store.close()
 
@@ -128,61 +134,59 @@ class Agent:
 
         :raises BackendError: the dataplane can't be read.
         """
-        if not self._connected(now=True):
-            raise BackendError(self._trouble or "not connected")
-        try:
-            return self.reconciler.drift()
-        except BackendError as error:
-            self._lost(error)
-            raise
+        return self._in_line(self.reconciler.drift)
 
     def repair(self) -> tuple[Drift, dict[Row, str]]:
         """Write what differs; what it was, and what of it was refused."""
         drift = self.drift()
-        try:
-            self.reconciler.observe(drift)
-            self.reconciler.retry_refused()
-            return drift, dict(self.reconciler.apply())
-        except BackendError as error:
-            self._lost(error)
-            raise
+        self.reconciler.observe(drift)
+        self.reconciler.retry_refused()
+        return drift, dict(self._in_line(self.reconciler.apply))
 
     # -- the worker --------------------------------------------------------------------------
 
     def _load(self) -> None:
         parser = Parser(self.local_ip)
+        refused = False
         for message in self._store.load():
             changes, refusals = parser.parse(message)
             for change in changes:
                 if (refusal := self._apply(change)) is not None:
                     refusals.append(refusal)
             for refusal in refusals:
-                LOG.debug("kept message: %s", refusal)
-        self._store.rewrite(self.table.messages())
+                LOG.warning("kept on disk, refused now: %s", refusal)
+            refused = refused or bool(refusals)
+        # What a new configuration refuses must be there again when that is taken back.
+        if not refused:
+            self._store.rewrite(self.table.messages())
 
     def _run(self) -> None:
-        self._connected(now=True)
+        self._guarded(lambda: self._connected(now=True))
         while True:
             try:
-                job = self._jobs.get(timeout=self._pause())
+                jobs = [self._jobs.get(timeout=self._pause())]
             except queue.Empty:
-                self._idle()
+                self._guarded(self._idle)
                 continue
-            batch: list[_Messages] = []
-            while True:
-                if isinstance(job, _Messages):
-                    batch.append(job)
-                else:
-                    self._take_in(batch)
-                    batch = []
-                    if job is None:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    jobs.append(self._jobs.get_nowait())
+            for kind, group in itertools.groupby(jobs, type):
+                if kind is _Messages:
+                    self._take_in([job for job in group if isinstance(job, _Messages)])
+                    continue
+                for job in group:
+                    if not isinstance(job, _Call):
                         return
                     _resolve(job)
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            self._take_in(batch)
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        """A fault of ours must not end the agent: it is told, and the dataplane read anew."""
+        try:
+            step()
+        except Exception as error:
+            LOG.exception("internal error")
+            self._lost(BackendError(f"internal error: {error!r}"))
 
     def _pause(self) -> float:
         if self._trouble is None:
@@ -201,23 +205,20 @@ class Agent:
             self._lost(error)
 
     def _take_in(self, batch: list[_Messages]) -> None:
-        if not batch:
-            return
-        try:
+        written: list[Refusal] = []
+
+        def take_in() -> None:
             for messages in batch:
                 for change in messages.changes:
                     if (refusal := self._apply(change)) is not None:
                         messages.outcome.refusals.append(refusal)
-            pending, refused = self._follow()
             self._keep(batch)
-        except Exception as error:
-            # A fault of ours must not end the agent: the table stands, the dataplane is read anew.
-            LOG.exception("messages were not taken in")
-            self._lost(BackendError(f"internal error: {error!r}"))
-            pending, refused = f"internal error: {error!r}", []
+            written.extend(self._follow())
+
+        self._guarded(take_in)
         for messages in batch:
-            messages.outcome.refusals += refused
-            messages.outcome.pending = pending
+            messages.outcome.refusals += written
+            messages.outcome.pending = self._trouble
             self._log(messages.outcome.refusals)
             messages.future.set_result(messages.outcome)
 
@@ -226,17 +227,25 @@ class Agent:
             return Refusal("attach_network", f"network {change.network_id}", reason)
         return self.table.apply(change)
 
-    def _follow(self) -> tuple[str | None, list[Refusal]]:
-        """Bring the dataplane in line: why it isn't yet, and what of it was refused."""
-        if not self._connected(now=True):
-            return self._trouble, []
+    def _follow(self) -> list[Refusal]:
+        """Bring the dataplane in line; what it refused."""
         try:
-            return None, self._refusals(self.reconciler.follow())
-        except BackendError as error:
-            self._lost(error)
-        # A switch that restarted just now is back within moments.
-        self._connected(now=True)
-        return self._trouble, []
+            return self._refusals(self._in_line(self.reconciler.follow))
+        except BackendError:
+            return []  # it is written as soon as there is a connection
+
+    def _in_line(self, step: Callable[[], _T]) -> _T:
+        """Do something with the dataplane, once more where the connection turns out to be lost.
+
+        :raises BackendError: it can't be reached.
+        """
+        for _ in range(2):
+            if self._connected(now=True):
+                try:
+                    return step()
+                except BackendError as error:
+                    self._lost(error)
+        raise BackendError(self._trouble or "not connected")
 
     def _refusals(self, refused: Mapping[Row, str]) -> list[Refusal]:
         """What the dataplane refused, as what it is told to people."""

@@ -35,9 +35,14 @@ class Store:
         self._path = directory / FILE_NAME
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._fd = self._open(self._path)
+            self._lock = _open(directory / "lock")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._fd = _open(self._path)
+                _sync_directory(directory)
+            except OSError:
+                os.close(self._lock)
+                raise
         except BlockingIOError as error:
             raise ConfigError(f"state_path {directory} is in use by another agent") from error
         except OSError as error:
@@ -64,8 +69,15 @@ class Store:
     def append(self, lines: Iterable[bytes]) -> None:
         """Keep these lines for good. Returns when they are on disk."""
         data = b"".join(line + b"\n" for line in lines)
-        _write_all(self._fd, data)
-        os.fdatasync(self._fd)
+        try:
+            _write_all(self._fd, data)
+            os.fdatasync(self._fd)
+        except OSError:
+            # Half a line on a full disk would spoil the next one. A rewrite brings these back.
+            self._limit = -1
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+            raise
         self._size += len(data)
 
     @property
@@ -76,25 +88,40 @@ class Store:
     def rewrite(self, messages: Iterable[dict[str, object]]) -> None:
         """Replace the file, in one step, by these messages."""
         new = self._path.with_suffix(".new")
-        with new.open("wb") as file:
-            for message in messages:
-                file.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-            file.flush()
-            os.fdatasync(file.fileno())
-        new.replace(self._path)
+        new.unlink(missing_ok=True)  # of a rewrite that was interrupted
+        fd = _open(new)
+        try:
+            with open(fd, "ab", closefd=False) as file:
+                for message in messages:
+                    file.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            os.fdatasync(fd)
+            new.replace(self._path)
+        except BaseException:
+            os.close(fd)
+            raise
         os.close(self._fd)
-        self._fd = self._open(self._path)
+        self._fd = fd
         self._size = os.fstat(self._fd).st_size
         self._limit = 2 * self._size + _SLACK
+        # Or a crash of the machine would bring the old file back, without what is appended now.
+        _sync_directory(self._path.parent)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self._fd)
             os.close(self._lock)
 
-    @staticmethod
-    def _open(path: Path) -> int:
-        return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:
