@@ -5,6 +5,7 @@
     pipeline.py   flows/*.yaml as values, checked
     codec.py      the OpenFlow library: values to bytes and back
     stamps.py     templates compiled once, stamped per row
+    selfcheck.py  the same in the form in which this Open vSwitch returns flows
     render.py     facts to rows
     channel.py    OpenFlow over the bridge's management socket
     ovsdb.py      bridges and tunnel ports

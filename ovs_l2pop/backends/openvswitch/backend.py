@@ -8,7 +8,7 @@ from typing import Any
 
 from ovs_l2pop import resources
 from ovs_l2pop.backends import Batch, RenumberedError, RowText
-from ovs_l2pop.backends.openvswitch import pipeline, rows
+from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
@@ -87,14 +87,15 @@ class OpenvswitchBackend:
         self._codec = Codec(self.pipeline, settings.openflow_library)
         self._stamps = Stamps(self.pipeline, self._codec)
         self._numbers = PortNumbers()
-        self._renderer = Renderer(
-            self._stamps, self._numbers, settings.tunnel_options(), settings.arp_responder
-        )
+        self._renderer = self._make_renderer()
+        self._self_checked = False
         self._patch = 0
         self._ovsdb: Ovsdb | None = None
         self._channel: Channel | None = None
         #: Groups that exist, so that a group is changed and not made twice.
         self._group_ids: set[int] = set()
+        #: Our flows as just read by :meth:`connect`, for :meth:`installed` not to read again.
+        self._flows: set[bytes] | None = None
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchBackend":
@@ -104,11 +105,21 @@ class OpenvswitchBackend:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        if self._ovsdb is not None and self._ovsdb.broken:
+            self._ovsdb.close()
+            self._ovsdb = None
         if self._ovsdb is None:
             self._ovsdb = Ovsdb(self._settings.ovsdb_connection)
+        socket = str(self._settings.rundir / f"{self._bridge}.mgmt")
+        if self._ovsdb.has_bridge(self._bridge):
+            # Tells at once that vswitchd is down; the database would let us wait for it.
+            Channel(socket).close()
         self._ovsdb.prepare(self._settings.bridges)
         self._read_numbers()
-        self._channel = Channel(str(self._settings.rundir / f"{self._bridge}.mgmt"))
+        self._channel = Channel(socket)
+        self._flows = self._read_flows()
+        if not self._self_checked and not self._flows.issuperset(self._stamps.static[False]):
+            self._self_check()
 
     def close(self) -> None:
         if self._channel is not None:
@@ -138,9 +149,7 @@ class OpenvswitchBackend:
 
     def installed(self) -> set[Row]:
         channel = self._open()
-        found: set[Row] = set()
-        for body in channel.flows(self.pipeline.cookie):
-            found.update(rows.flows_in(body))
+        found, self._flows = set[Row](self._flows or self._read_flows()), None
         groups = [
             group
             for body in channel.groups()
@@ -264,6 +273,27 @@ class OpenvswitchBackend:
             if (stamp := stamps.get(row[0])) and (values := stamp.read(row)):
                 matches.add(self._codec.vlan_match(values["vlan"]))
         return matches
+
+    def _make_renderer(self) -> Renderer:
+        settings = self._settings
+        return Renderer(
+            self._stamps, self._numbers, settings.tunnel_options(), settings.arp_responder
+        )
+
+    def _read_flows(self) -> set[bytes]:
+        found: set[bytes] = set()
+        for body in self._open().flows(self.pipeline.cookie):
+            found.update(rows.flows_in(body))
+        return found
+
+    def _self_check(self) -> None:
+        """Once, before anything is written: does this Open vSwitch return what it is sent?"""
+        self._self_checked = True
+        stamps = selfcheck.compile_as_returned(self.pipeline, self._codec, self._open())
+        if not stamps.same_rows(self._stamps):
+            LOG.info("this Open vSwitch returns some flows in another form; comparing in that form")
+            self._stamps = stamps
+            self._renderer = self._make_renderer()
 
     # -- connections -------------------------------------------------------------------------
 

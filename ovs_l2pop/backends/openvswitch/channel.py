@@ -55,15 +55,17 @@ class _Bundle:
         self.xid = xid
         self.messages = messages
         self.errors: dict[int, str] = {}
-        self.rejected = False
+        self.rejected: str | None = None  #: why, where it was the bundle's opening or commit
+        #: Executed all the same: a message that the switch can't even read is not in the bundle.
+        self.applied = False
 
     def blame(self, xid: int, reason: str) -> None:
         """An error came for this xid: of a message, or of the bundle's opening or commit."""
         index = xid - self.xid - 1
-        if -1 <= index <= len(self.messages):
-            self.rejected = True
-            if 0 <= index < len(self.messages):
-                self.errors[self.messages[index][0]] = reason
+        if 0 <= index < len(self.messages):
+            self.errors[self.messages[index][0]] = reason
+        elif index in (-1, len(self.messages)):
+            self.rejected = self.rejected or reason
 
 
 class Channel:
@@ -74,7 +76,7 @@ class Channel:
     :raises BackendError: no connection, also from every method once it is lost.
     """
 
-    def __init__(self, path: str, timeout: float = 30.0) -> None:
+    def __init__(self, path: str, timeout: float = 10.0) -> None:
         self._path = path
         self._timeout = timeout
         self._xid = 0
@@ -89,15 +91,12 @@ class Channel:
             # Hello with a version bitmap (element 1): 1.3 and nothing else.
             self._send(self._frame(_HELLO, struct.pack("!HHI", 1, 8, 1 << OFP_VERSION)))
             kind, _, body = self._receive()
-        except (OSError, BackendError) as error:
+        except OSError as error:
             self._socket.close()
-            raise BackendError(f"{path}: {error}") from error
+            raise BackendError(f"{path}: {error.strerror or error}") from error
         if kind != _HELLO:
             self._socket.close()
-            raise BackendError(
-                f"{path}: the bridge doesn't speak OpenFlow 1.3: {_error_text(body)};"
-                " add OpenFlow13 to its protocols"
-            )
+            raise BackendError(f"{path}: {_NO_COMMON_VERSION}: {_error_text(body)}")
 
     def close(self) -> None:
         self._socket.close()
@@ -126,8 +125,11 @@ class Channel:
             again: list[tuple[int, Message]] = []
             for bundle in rejected:
                 if not bundle.errors:  # no culprit named: nothing in it can be told apart
-                    bundle.errors = {place: "bundle refused" for place, _ in bundle.messages}
+                    reason = f"bundle refused: {bundle.rejected}"
+                    bundle.errors = {place: reason for place, _ in bundle.messages}
                 refused += [Refused(place, reason) for place, reason in bundle.errors.items()]
+                if bundle.applied:
+                    continue
                 again += [item for item in bundle.messages if item[0] not in bundle.errors]
             rejected = self._write_bundles(iter(again))
         return refused
@@ -158,8 +160,11 @@ class Channel:
                 if kind == _ERROR:
                     for bundle in bundles.values():
                         bundle.blame(xid, _error_text(body))
-                if xid in bundles and (ended := bundles.pop(xid)).rejected:
-                    rejected.append(ended)
+                if xid in bundles and kind in (_ERROR, _EXPERIMENTER):
+                    ended = bundles.pop(xid)
+                    ended.applied = kind == _EXPERIMENTER
+                    if ended.errors or not ended.applied:
+                        rejected.append(ended)
 
         while chunk := list(itertools.islice(pending, BUNDLE_SIZE)):
             self._bundle += 1
@@ -218,6 +223,8 @@ class Channel:
             if reply == _ERROR:
                 raise BackendError(f"{self._path}: read refused: {_error_text(payload)}")
             if reply == _MULTIPART_REPLY:
+                if len(payload) < 8:
+                    raise self._lost(f"sent a multipart reply of {len(payload)} bytes")
                 more = bool(int.from_bytes(payload[2:4], "big") & _MORE)
                 yield payload[8:]
 
@@ -275,13 +282,17 @@ class Channel:
     def _pop(self) -> tuple[int, int, bytes] | None:
         """The next whole message as (type, xid, body); echo requests are answered on the way."""
         while len(self._buffer) >= _HEADER.size:
-            _, kind, length, xid = _HEADER.unpack_from(self._buffer)
+            version, kind, length, xid = _HEADER.unpack_from(self._buffer)
             if length < _HEADER.size:
                 raise self._lost(f"sent a message of {length} bytes")
+            if version != OFP_VERSION and kind not in (_HELLO, _ERROR):
+                raise self._lost(f"sent a message of OpenFlow version {version:#x}")
             if len(self._buffer) < length:
                 break
             body = bytes(self._buffer[_HEADER.size : length])
             del self._buffer[:length]
+            if kind == _HELLO and not _offers_ours(version, body):
+                raise self._lost(_NO_COMMON_VERSION)
             if kind != _ECHO_REQUEST:
                 return kind, xid, body
             self._send(_HEADER.pack(OFP_VERSION, _ECHO_REPLY, 8 + len(body), xid) + body)
@@ -292,6 +303,18 @@ class Channel:
             self._socket.close()
         return BackendError(f"{self._path}: {reason}")
 
+
+def _offers_ours(version: int, hello: bytes) -> bool:
+    """Whether a hello offers OpenFlow 1.3 (openflow-spec-v1.3.5 6.3.1, 7.5.1)."""
+    while len(hello) >= 8:
+        kind, length, bitmap = struct.unpack_from("!HHI", hello)
+        if kind == 1 and length >= 8:
+            return bool(bitmap >> OFP_VERSION & 1)
+        hello = hello[max(8, (length + 7) // 8 * 8) :]
+    return version >= OFP_VERSION
+
+
+_NO_COMMON_VERSION = "the bridge doesn't speak OpenFlow 1.3; add OpenFlow13 to its protocols"
 
 #: Error types and codes worth a name (openflow-spec-v1.3 7.4.4, ONF extension 230).
 _ERROR_TYPES = {

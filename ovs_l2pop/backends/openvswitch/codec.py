@@ -47,16 +47,16 @@ class Codec:
 
         The fields keep the template's order: the one in which Open vSwitch returns them.
         """
-        pairs = [
-            (name, self._resolve(template, value, values))
-            for name, value in {**template.match, **extra}.items()
-        ]
+        fields = {**template.match, **extra}
         try:
-            ordered = [self.ofproto.oxm_normalize_user(name, value) for name, value in pairs]
+            ordered = [
+                self.ofproto.oxm_normalize_user(name, self._resolve(template, value, values))
+                for name, value in fields.items()
+            ]
             buf = bytearray()
             self._parser.OFPMatch(_ordered_fields=ordered).serialize(buf, 0)
         except Exception as error:  # whatever the library makes of a wrong file
-            raise self._error(template, f"match {dict(pairs)}: {error!r}") from error
+            raise self._error(template, f"match {fields}: {error!r}") from error
         return bytes(buf)
 
     def actions(
@@ -113,13 +113,11 @@ class Codec:
 
     def group_text(self, buckets: bytes) -> str:
         """The buckets of a group row, to be read by people."""
-        texts, offset = [], 0
-        while offset < len(buckets):
-            bucket = self._parser.OFPBucket.parser(buckets, offset)
-            actions = " ".join(map(self._action_text, bucket.actions))
-            texts.append(f"weight={bucket.weight} {actions}" if bucket.weight else actions)
-            offset += bucket.len
-        return " | ".join(texts)
+        try:
+            return " | ".join(self._bucket_texts(buckets))
+        except Exception as error:  # noqa: BLE001 - as above
+            LOG.debug("%s can't be read by the OpenFlow library: %r", buckets.hex(), error)
+            return buckets.hex()
 
     def _field_texts(self, match: Any) -> Iterator[str]:
         for name, value in match.items():
@@ -130,10 +128,18 @@ class Codec:
                 value = f"{value:#06x}"
             yield f"{name}={value}" + (f"/{mask}" if mask is not None else "")
 
+    def _bucket_texts(self, buckets: bytes) -> Iterator[str]:
+        offset = 0
+        while offset < len(buckets):
+            bucket = self._parser.OFPBucket.parser(buckets, offset)
+            offset += _checked(bucket.len)
+            actions = " ".join(map(self._action_text, bucket.actions))
+            yield f"weight={bucket.weight} {actions}" if bucket.weight else actions
+
     def _instruction_texts(self, row: bytes, offset: int) -> Iterator[str]:
         while offset < len(row):
             instruction = self._parser.OFPInstruction.parser(row, offset)
-            offset += instruction.len
+            offset += _checked(instruction.len)
             if hasattr(instruction, "actions"):
                 yield from map(self._action_text, instruction.actions)
             else:
@@ -196,6 +202,13 @@ class Codec:
 
     def _error(self, template: FlowTemplate | GroupTemplate, reason: str) -> PipelineError:
         return PipelineError(f"flows/{template.file}: template {template.name}: {reason}")
+
+
+def _checked(length: int) -> int:
+    """The length of something read, which must lead on."""
+    if length < 8:
+        raise ValueError(f"a length of {length}")
+    return length
 
 
 def _teach_nd_fields(ofproto: Any, fields: Any, types: Any) -> None:

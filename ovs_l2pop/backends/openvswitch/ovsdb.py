@@ -48,21 +48,29 @@ class Bridges:
     tunnel_patch: str = "patch-int"
 
 
+#: Seconds for a connection and for the handshake with vswitchd.
+_CONNECT_TIMEOUT = 10.0
+#: Seconds for a transaction; vswitchd makes some 1,000 tunnel ports a second.
+_WRITE_TIMEOUT = 60.0
+
+
 class Ovsdb:
     """A connection to the host's ovsdb-server.
 
     :param target: as ``ovs-vsctl --db`` takes it, such as ``unix:/run/openvswitch/db.sock``.
-    :param timeout: seconds for one transaction, vswitchd's part included.
-    :raises BackendError: no connection, also from every method once it is lost for longer.
+    :raises BackendError: no connection, also from every method once it is lost for longer; it is
+        then :attr:`broken`, and a new one must be made.
     """
 
-    def __init__(self, target: str, timeout: float = 30.0) -> None:
+    def __init__(self, target: str) -> None:
         self._target = target
+        #: A transaction has failed, or is still under way in the library.
+        self.broken = False
         try:
             helper = idlutils.get_schema_helper(target, "Open_vSwitch")
             for table, columns in _COLUMNS.items():
                 helper.register_columns(table, columns)
-            self._connection = connection.Connection(Idl(target, helper), timeout)
+            self._connection = connection.Connection(Idl(target, helper), _CONNECT_TIMEOUT)
 
             # The library keeps a connection on the class: a class of its own for each.
             class Api(impl_idl.OvsdbIdl):
@@ -82,7 +90,12 @@ class Ovsdb:
         The tunnel bridge is in fail mode "secure" from its first moment: three hosts with a
         learning bridge between their tunnels are a loop (Neutron bug 1421232).
         """
-        self._commit(_Prepare(self._api, bridges))
+        self._commit(_Prepare(self._api, bridges), _CONNECT_TIMEOUT)
+
+    def has_bridge(self, name: str) -> bool:
+        """Whether the database has the bridge."""
+        with self._connection.lock:
+            return self._row("Bridge", name) is not None
 
     def ofports(self, bridge: str) -> Mapping[str, int]:
         """Port name → OpenFlow port number of every port on the bridge that has one."""
@@ -109,7 +122,7 @@ class Ovsdb:
         :returns: ports that vswitchd did not take, with its reason.
         """
         write = _WriteTunnels(self._api, bridge, add, remove)
-        self._commit(write)
+        self._commit(write, _WRITE_TIMEOUT)
         refused = dict(write.refused)
         with self._connection.lock:
             for row in add:
@@ -129,12 +142,17 @@ class Ovsdb:
             raise BackendError(f"bridge {name} does not exist")
         return row
 
-    def _commit(self, cmd: Any) -> None:
+    def _commit(self, cmd: Any, timeout: float) -> None:
+        transaction = impl_idl.OvsVsctlTransaction(
+            self._api, self._connection, timeout=timeout, check_error=True, log_errors=False
+        )
+        transaction.add(cmd)
         try:
-            cmd.execute(check_error=True, log_errors=False)
+            transaction.commit()
         except BackendError:
             raise
         except Exception as error:  # the library passes on whatever a transaction met
+            self.broken = True
             raise BackendError(f"ovsdb {self._target}: {error}") from error
 
 

@@ -2,7 +2,7 @@
 needed. ``flows/tables.yaml`` and ``flows/skeleton.yaml`` tell the form.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from typing import Any, cast
@@ -119,10 +119,15 @@ def load(directory: Traversable) -> Pipeline:
             templates[template.name] = template
         for raw in file.list("groups", required=False):
             group_template = _group(file, raw)
+            if group_template.name in groups:
+                raise file.error(f"group {group_template.name}", "name is used twice")
             groups[group_template.name] = group_template
+    cookie = tables_file.integer("cookie", 1, 2**64 - 1)
     learned = tables_file.integer("learned_cookie", 1, 2**64 - 1)
+    if learned == cookie:
+        raise tables_file.error("learned_cookie", "must differ from cookie")
     return Pipeline(
-        cookie=tables_file.integer("cookie", 1, 2**64 - 1),
+        cookie=cookie,
         learned_cookie=learned,
         tables=tables,
         templates=templates,
@@ -141,7 +146,7 @@ class _File:
                 (directory / name).read_text("utf-8"),
                 getattr(yaml, "CSafeLoader", yaml.SafeLoader),
             )
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise self.error("file", str(error)) from error
         if not isinstance(content, dict):
             raise self.error("file", "must be a mapping")
@@ -208,18 +213,17 @@ def _template(file: _File, raw: dict[str, Any], tables: Mapping[str, Table]) -> 
     if goto is not None and goto.id <= own_table.id:
         raise file.error(where, f"goto must name a later table than {own_table.name}")
     equal = raw.get("equal")
-    if equal is not None and (not isinstance(equal, list) or len(equal) != 2):
+    if equal is not None and not (
+        isinstance(equal, list) and len(equal) == 2 and all(isinstance(f, str) for f in equal)
+    ):
         raise file.error(where, "equal must be a list of two fields")
-    params = _params(file, where, raw)
     match = raw.get("match") or {}
     if not isinstance(match, dict):
         raise file.error(where, "match must be a mapping")
     actions = _actions(file, where, raw.get("actions"))
-    used = _used([match, [arguments for _, arguments in actions]])
-    if unknown := used - set(params) - {"learned_cookie"}:
-        raise file.error(where, f"${', $'.join(sorted(unknown))} is not among params")
-    if unused := set(params) - used:
-        raise file.error(where, f"parameter {', '.join(sorted(unused))} is not used")
+    params = _params(file, where, raw, [match, *(arguments for _, arguments in actions)])
+    if equal is not None and params:
+        raise file.error(where, "equal can't be combined with params")
     return FlowTemplate(
         name=name,
         file=file.name,
@@ -243,25 +247,38 @@ def _group(file: _File, raw: dict[str, Any]) -> GroupTemplate:
     buckets = raw.get("buckets")
     if not isinstance(buckets, list) or not all(isinstance(b, dict) for b in buckets):
         raise file.error(where, "buckets must be a list of mappings")
+    made = tuple(
+        Bucket(
+            weight=file.number(f"{where} weight", bucket.get("weight", 0), 0, 65535),
+            actions=_actions(file, where, bucket.get("actions")),
+        )
+        for bucket in buckets
+    )
+    arguments = [arguments for bucket in made for _, arguments in bucket.actions]
     return GroupTemplate(
         name=name,
         file=file.name,
         type=raw["type"],
-        params=_params(file, where, raw),
-        buckets=tuple(
-            Bucket(
-                weight=file.number(f"{where} weight", bucket.get("weight", 0), 0, 65535),
-                actions=_actions(file, where, bucket.get("actions")),
-            )
-            for bucket in buckets
-        ),
+        params=_params(file, where, raw, arguments),
+        buckets=made,
     )
 
 
-def _params(file: _File, where: str, raw: dict[str, Any]) -> dict[str, str]:
+def _params(file: _File, where: str, raw: dict[str, Any], values: Sequence[Any]) -> dict[str, str]:
+    """The parameters, which must be those that ``values`` use."""
     params = raw.get("params") or {}
-    if not isinstance(params, dict) or any(kind not in PARAM_SIZES for kind in params.values()):
+    if not isinstance(params, dict) or not all(
+        isinstance(name, str) and isinstance(kind, str) and kind in PARAM_SIZES
+        for name, kind in params.items()
+    ):
         raise file.error(where, f"params must have a type each, of {', '.join(PARAM_SIZES)}")
+    if len(set(params.values())) < len(params):
+        raise file.error(where, "two parameters of one type can't be told apart")
+    used = _used(list(values))
+    if unknown := used - set(params) - {"learned_cookie"}:
+        raise file.error(where, f"${', $'.join(sorted(unknown))} is not among params")
+    if unused := set(params) - used:
+        raise file.error(where, f"parameter {', '.join(sorted(unused))} is not used")
     return cast(dict[str, str], params)
 
 

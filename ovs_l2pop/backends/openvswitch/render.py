@@ -12,7 +12,8 @@ from ovs_l2pop.backends.openvswitch.stamps import (
     Stamps,
     encode,
 )
-from ovs_l2pop.messages import Attachment
+from ovs_l2pop.errors import PipelineError
+from ovs_l2pop.messages import Attachment, Segment
 from ovs_l2pop.table import Fact, FloodFact, NeighbourFact, UnicastFact, VtepFact
 
 #: VTEPs that one pass through the tables may copy a frame to. All copies are one action list of
@@ -47,9 +48,8 @@ class PortNumbers:
         self._taken = set(taken)
         for tunnel, number in known.items():
             self._numbers[tunnel] = number
-        foreign = self._taken - set(known.values())
         for tunnel, number in list(self._numbers.items()):
-            if tunnel not in known and number in foreign:
+            if tunnel not in known and number in self._taken:
                 del self._numbers[tunnel]
         self._taken.update(self._numbers.values())
 
@@ -93,15 +93,23 @@ class _Network:
         self.segment = encode("segment", attachment.segment.segment_id)
         constants = {"vlan": self.vlan, "segment": self.segment}
         self.incoming = stamps.flows[f"{self.network_type}_in"].bind(**constants)()
-        self.unicast = stamps.flows["unicast"].bind(**constants).between("mac", "port")
-        self.arp = stamps.flows["arp"].bind(**constants).between("ip", "mac")
-        self.nd = stamps.flows["nd"].bind(**constants).between("ip", "mac")
+
+        def pieces(name: str, first: str, second: str) -> tuple[bytes, bytes, bytes]:
+            try:
+                return stamps.flows[name].bind(**constants).between(first, second)
+            except PipelineError as error:
+                raise PipelineError(f"flows/l2pop.yaml: template {name}: {error}") from error
+
+        self.unicast = pieces("unicast", "mac", "port")
+        self.arp = pieces("arp", "ip", "mac")
+        self.nd = pieces("nd", "ip", "mac")
 
 
 class Renderer:
     """Renders facts through compiled templates.
 
     :param options: Interface options of every tunnel port, by network type.
+    :raises PipelineError: a template that is rendered here is missing, or has other parameters.
     """
 
     def __init__(
@@ -118,13 +126,32 @@ class Renderer:
         self._networks: dict[Attachment, _Network] = {}
         self._last: _Network | None = None  # facts of one network mostly come together
         self._ports: dict[Tunnel, bytes] = {}
-        self._recirculate = Group(RECIRCULATE_GROUP, 1, stamps.group("recirculate"))
+        try:
+            self._recirculate = Group(RECIRCULATE_GROUP, 1, stamps.group("recirculate"))
+            self._try_all()
+        except KeyError as error:
+            raise PipelineError(
+                f"flows/: a template or a parameter of one is missing: {error}"
+            ) from error
 
     def forget(self) -> None:
         """Port numbers may have changed, networks may have gone."""
         self._ports.clear()
         self._networks.clear()
         self._last = None
+
+    def _try_all(self) -> None:
+        """Fill in every template once: better now than with the first network."""
+        word, stamps = bytes(4), self._stamps
+        self.static(0)
+        for kind in self._options:
+            _Network(stamps, Attachment("", Segment(kind, 1), 1))
+            stamps.flows[f"from_{kind}_tunnel"](port=word)
+        vlan, segment = bytes(2), bytes(8)
+        stamps.floods["flood"]([word], vlan=vlan, segment=segment)
+        stamps.floods["flood_shard"]([word], vlan=vlan, segment=segment, shard=word)
+        stamps.flows["large_flood"](vlan=vlan, group=word)
+        stamps.group("shards")
 
     def static(self, patch: int) -> tuple[OvsRow, ...]:
         """Rows that every bridge has; ``patch`` is the port towards the integration bridge."""

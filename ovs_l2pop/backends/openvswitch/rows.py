@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ovs_l2pop.errors import BackendError
+
 
 class Group(NamedTuple):
     """One OpenFlow group."""
@@ -101,16 +103,21 @@ def delete_group(row: Group) -> tuple[int, bytes]:
 
 
 # ofp_flow_stats: length, table_id, durations, priority, timeouts, flags, cookie, counts, match …
-_FLOW_STATS = struct.Struct("!HB")
 _FLOW_STATS_SIZE = 48
 
 
 def flows_in(body: bytes) -> list[bytes]:
-    """Flow rows of the body of a flow statistics reply."""
+    """Flow rows of the body of a flow statistics reply.
+
+    :raises BackendError: the body is no list of flows.
+    """
     rows, offset, end = [], 0, len(body)
-    unpack = _FLOW_STATS.unpack_from
+    from_bytes = int.from_bytes
     while offset < end:
-        length, _ = unpack(body, offset)
+        length = from_bytes(body[offset : offset + 2], "big")
+        # With a match, which has at least 8 bytes, and within the body.
+        if length < _FLOW_STATS_SIZE + 8 or offset + length > end:
+            raise BackendError(f"the switch sent a flow of {length} bytes in {end - offset}")
         rows.append(
             body[offset + 2 : offset + 3]
             + body[offset + 12 : offset + 14]
@@ -125,10 +132,16 @@ _GROUP_DESC = struct.Struct("!HBxI")
 
 
 def groups_in(body: bytes) -> list[Group]:
-    """Groups of the body of a group description reply."""
-    rows, offset = [], 0
-    while offset < len(body):
-        length, kind, group_id = _GROUP_DESC.unpack_from(body, offset)
+    """Groups of the body of a group description reply.
+
+    :raises BackendError: the body is no list of groups.
+    """
+    rows, offset, end = [], 0, len(body)
+    while offset < end:
+        length = int.from_bytes(body[offset : offset + 2], "big")
+        if length < _GROUP_DESC.size or offset + length > end:
+            raise BackendError(f"the switch sent a group of {length} bytes in {end - offset}")
+        _, kind, group_id = _GROUP_DESC.unpack_from(body, offset)
         rows.append(Group(group_id, kind, body[offset + _GROUP_DESC.size : offset + length]))
         offset += length
     return rows

@@ -12,7 +12,7 @@ Flow-mods and flow statistics carry the same bytes, so wanted and installed flow
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -24,6 +24,7 @@ from ovs_l2pop.backends.openvswitch.pipeline import (
     Pipeline,
     Table,
 )
+from ovs_l2pop.backends.openvswitch.rows import flow_key
 from ovs_l2pop.errors import PipelineError
 
 _ROW_HEAD = struct.Struct("!BH")
@@ -44,7 +45,7 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "ip4": "198.51.100.77",
         "ip6": "2001:db8:a1a2:a3a4:a5a6:a7a8:a9aa:abac",
         "port": 0xDE37,
-        "ports": 0xDE37,
+        "ports": 0xDE59,
         "shard": 0x5A6B7C8D,
         "group": 0x1A2B3C4D,
     },
@@ -55,7 +56,7 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "ip4": "203.0.113.9",
         "ip6": "2001:db8::1",
         "port": 7,
-        "ports": 7,
+        "ports": 9,
         "shard": 3,
         "group": GROUP_BASE + 2,
     },
@@ -142,11 +143,16 @@ class FloodStamp:
 class Stamps:
     """The whole pipeline, compiled.
 
+    :param echo: a flow row as the switch returns it, where that differs from what the library
+        builds (see :mod:`.selfcheck`).
     :raises PipelineError: a template can't be built or its parameters can't be found in it.
     """
 
-    def __init__(self, pipeline: Pipeline, codec: Codec) -> None:
+    def __init__(
+        self, pipeline: Pipeline, codec: Codec, echo: Callable[[bytes], bytes] = bytes
+    ) -> None:
         self._codec = codec
+        self._echo = echo
         self.pipeline = pipeline
         self.flows: dict[str, Stamp] = {}
         self.floods: dict[str, FloodStamp] = {}
@@ -168,6 +174,10 @@ class Stamps:
             else:
                 self.static[template.skeleton] += (self._row(template, {}),)
 
+    def same_rows(self, other: "Stamps") -> bool:
+        """Whether both stamp the same bytes."""
+        return (self.flows, self.floods, self.static) == (other.flows, other.floods, other.static)
+
     def group(self, name: str, shards: int = 1) -> bytes:
         """The buckets of a group: those of the template, repeated for each shard."""
         template = self.pipeline.groups[name]
@@ -188,7 +198,7 @@ class Stamps:
         built = self._codec.actions(
             template, template.actions if actions is None else actions, _values(template, values)
         )
-        return (
+        return self._echo(
             _ROW_HEAD.pack(template.table.id, template.priority)
             + self._codec.match(template, extra or {}, _values(template, values))
             + _apply(b"".join(built))
@@ -202,19 +212,24 @@ class Stamps:
     def _compile_flood(self, template: FlowTemplate) -> FloodStamp:
         heads, befores, outputs = [], [], []
         for n in (0, 1):
-            values = _values(template, _sample(template, n))
-            actions = self._codec.actions(template, template.actions, values)
-            heads.append(
-                _ROW_HEAD.pack(template.table.id, template.priority)
-                + self._codec.match(template, {}, values)
-            )
-            befores.append(b"".join(actions[:-1]))
-            outputs.append(actions[-1])
-        return FloodStamp(
-            _find(template, template.params, *heads),
-            _find(template, template.params, *befores),
-            _find(template, template.params, *outputs),
+            sample = _sample(template, n)
+            row = self._row(template, sample)  # with one port
+            last = self._codec.actions(template, template.actions[-1:], _values(template, sample))
+            size = len(b"".join(last))
+            key = flow_key(row)
+            actions = row[len(key) + _APPLY_ACTIONS.size :]
+            heads.append(key)
+            befores.append(actions[: len(actions) - size])
+            outputs.append(actions[len(actions) - size :])
+        head, before, output = (
+            _find(template, template.params, *samples) for samples in (heads, befores, outputs)
         )
+        if output.slots != ("ports",) or "ports" in head.slots + before.slots or template.goto:
+            raise PipelineError(
+                f"flows/{template.file}: template {template.name}: $ports must be in the last"
+                " action alone, with nothing behind it"
+            )
+        return FloodStamp(head, before, output)
 
     def _miss(self, table: Table) -> bytes:
         goto: Table | None = None
