@@ -6,10 +6,14 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ovs_l2pop.cli.base import Command
+
+if TYPE_CHECKING:
+    from ovs_l2pop.demo.play import Played
 
 
 class Demo(Command):
@@ -25,7 +29,11 @@ class Demo(Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--hosts", metavar="N", type=int, default=3, help="2 to 20 hosts (default: 3)"
+            "--hosts",
+            metavar="N",
+            type=int,
+            default=3,
+            help="2 to 20 hosts (default: 3; 20 take a minute)",
         )
         parser.add_argument(
             "--keep", action="store_true", help="leave everything running, and print how to look"
@@ -47,33 +55,17 @@ class Demo(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        # Lab and demo are imported where they are needed: other commands start fast without.
-        with _ended_by_signals():
-            try:
-                if parsed_args.remove is not None:
-                    return self._remove(parsed_args.remove)
-                return self._play(parsed_args)
-            except KeyboardInterrupt:
-                self.app.stderr.write("ovs-l2pop: interrupted; everything made was removed\n")
-                return 128 + signal.SIGINT
-
-    def _play(self, parsed_args: argparse.Namespace) -> int:
+        if parsed_args.remove is not None:
+            return self._remove(parsed_args.remove)
+        # Imported here: commands that only talk to an agent start fast without.
         from ovs_l2pop.demo import report
-        from ovs_l2pop.demo.play import play
         from ovs_l2pop.demo.results import as_json, promises
 
         begin = time.monotonic()
-
-        def progress(text: str) -> None:
-            self.app.stderr.write(f"{time.monotonic() - begin:5.1f} s  {text}\n")
-            self.app.stderr.flush()
-
-        played = play(parsed_args.hosts, progress, keep=parsed_args.keep)
+        played = self._play(parsed_args, begin)
         results, seconds = played.results, time.monotonic() - begin
         if parsed_args.format == "json":
-            content = as_json(results, seconds) | {
-                "kept": [{"purpose": h.purpose, "command": h.command} for h in played.hints]
-            }
+            content = as_json(results, seconds) | {"kept": [asdict(hint) for hint in played.hints]}
             self.app.stdout.write(json.dumps(content, indent=1) + "\n")
         else:
             end = report.hints(played.hints) if played.hints else "Everything made was removed."
@@ -82,6 +74,21 @@ class Demo(Command):
         for promise in broken:
             self.app.stderr.write(f"ovs-l2pop: not seen: {promise.text}\n")
         return 1 if broken else 0
+
+    def _play(self, parsed_args: argparse.Namespace, begin: float) -> "Played":
+        from ovs_l2pop.demo.play import play
+
+        def progress(text: str) -> None:
+            if self.app.options.verbose_level:
+                self.app.stderr.write(f"{time.monotonic() - begin:5.1f} s  {text}\n")
+                self.app.stderr.flush()
+
+        try:
+            with _ended_by_signals():
+                return play(parsed_args.hosts, progress, keep=parsed_args.keep)
+        except SystemExit:
+            self.app.stderr.write("ovs-l2pop: interrupted; everything made was removed\n")
+            raise
 
     def _remove(self, path: str) -> int:
         from ovs_l2pop.lab import Lab, left_behind
@@ -96,9 +103,10 @@ class Demo(Command):
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Have SIGINT, SIGTERM and SIGHUP end the block as exceptions, the first one only.
+    """Have SIGINT, SIGTERM and SIGHUP end the block by SystemExit, the first one only.
 
-    Whatever cleans up on that exception isn't cut short by another signal.
+    Whatever cleans up then isn't cut short by another signal. The exit code is the shell's for a
+    process that a signal has ended: 130 for SIGINT, 143 for SIGTERM.
     """
     before = {
         number: signal.getsignal(number)
@@ -110,8 +118,6 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> NoReturn:
         for other in caught:
             signal.signal(other, signal.SIG_IGN)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
     for number in caught:

@@ -124,7 +124,7 @@ class Lab:
     def close(self) -> None:
         """End all processes, delete all namespaces and files; safe to repeat."""
         if self._manifest is not None:
-            with _interrupts_deferred():
+            with _signals_deferred():
                 self._manifest.tear_down()
             self._manifest = None
 
@@ -219,20 +219,28 @@ def _require_tools() -> None:
         raise LabError(
             f"a laboratory needs {', '.join(missing)}: "
             "install openvswitch-switch, iproute2, ethtool and iputils-ping"
+            " (and have /usr/sbin in PATH)"
         )
 
 
 @contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Put Ctrl-C off until the end of the block: a second one must not cut the clean-up short."""
+def _signals_deferred() -> Iterator[None]:
+    """Put Ctrl-C and SIGTERM off until the end of the block: nothing cuts the clean-up short."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    before = {
+        kind: handler
+        for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if (handler := signal.getsignal(kind)) not in (signal.SIG_IGN, None)
+    }
+    for kind in before:
+        signal.signal(kind, lambda number, frame: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if received:
-        raise KeyboardInterrupt
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    for number in received:
+        signal.raise_signal(number)
