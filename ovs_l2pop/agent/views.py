@@ -72,15 +72,20 @@ def _entries(agent: Agent) -> View:
 
 def _tunnels(agent: Agent) -> View:
     difference = agent.reconciler.difference
-    users = Counter(row for key in difference if key[0] == "vtep" for row in difference.rows(key))
+    networks: Counter[tuple[Row, str, str]] = Counter()
+    for key in difference:
+        kind, network_id, vtep = key
+        attachment = agent.table.attachment(network_id) if kind == "vtep" else None
+        if attachment is not None:
+            for row in difference.rows(key):
+                networks[row, attachment.segment.network_type, vtep] += 1
     rows = []
-    for row, networks in users.items():
+    for (row, network_type, vtep), count in networks.items():
         text = agent.reconciler.describe(row)
-        if text.kind != "tunnel":
-            continue
-        state = "installed" if row in difference.installed else "missing"
-        rows.append([text.place, text.what, text.does, networks, state])
-    return _view(["name", "tunnel", "attributes", "networks", "state"], sorted(rows))
+        if text.kind == "tunnel":
+            state = "installed" if row in difference.installed else "missing"
+            rows.append([text.place, network_type, vtep, count, state, text.does])
+    return _view(["name", "type", "vtep", "networks", "state", "attributes"], sorted(rows))
 
 
 SHOW: Mapping[str, Callable[[Agent], View]] = {
