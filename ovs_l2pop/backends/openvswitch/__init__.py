@@ -7,7 +7,8 @@
     stamps.py     templates compiled once, stamped per row
     selfcheck.py  the same in the form in which this Open vSwitch returns flows
     render.py     facts to rows
-    channel.py    OpenFlow over the bridge's management socket
+    transport.py  bytes to and from a bridge: its management socket
+    channel.py    OpenFlow bundles and reads
     ovsdb.py      bridges and tunnel ports
     backend.py    all of it behind the shared interface
 """

@@ -15,6 +15,7 @@ from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
 from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps
+from ovs_l2pop.backends.openvswitch.transport import ManagementSocket
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
 from ovs_l2pop.messages import Attachment
@@ -113,10 +114,10 @@ class OpenvswitchBackend:
         socket = str(self._settings.rundir / f"{self._bridge}.mgmt")
         if self._ovsdb.has_bridge(self._bridge):
             # Tells at once that vswitchd is down; the database would let us wait for it.
-            Channel(socket).close()
+            ManagementSocket(socket).close()
         self._ovsdb.prepare(self._settings.bridges)
         self._read_numbers()
-        self._channel = Channel(socket)
+        self._channel = Channel(ManagementSocket(socket))
         self._flows = self._read_flows()
         if not self._self_checked and not self._flows.issuperset(self._stamps.static[False]):
             self._self_check()
@@ -223,7 +224,7 @@ class OpenvswitchBackend:
         in_place = [row for row in replaced if row.name in names]
         refused = ovsdb.write(self._bridge, add, in_place)
         got = ovsdb.ofports(self._bridge)
-        if any(got.get(row.name, row.ofport) != row.ofport for row in add):
+        if any(got[row.name] != row.ofport for row in add if row not in refused):
             # Somebody's port has the number that we asked for.
             self._read_numbers()
             raise RenumberedError

@@ -1,27 +1,20 @@
-"""OpenFlow 1.3 over the bridge's management socket.
+"""OpenFlow 1.3 with one bridge: bundles that are written, flows and groups that are read.
 
-Every bridge listens on ``<rundir>/<bridge>.mgmt`` for its owner, with no controller configured and
-no TCP port. The OpenFlow libraries' controllers can't drive a unix socket (they assert an IP
-address), so hello, echo, barrier, bundle and multipart framing is here.
-
-Not for concurrent use: the reconciler's thread owns the channel.
+The OpenFlow libraries build and read single messages; what is sent by the ten thousand is framed
+here, and flows are returned as the bytes in which they came.
 """
 
-import contextlib
 import itertools
-import select
-import socket
 import struct
-import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
+from ovs_l2pop.backends.openvswitch.transport import HEADER, Received, Transport
 from ovs_l2pop.errors import BackendError
 
-_HEADER = struct.Struct("!BBHI")
-_HELLO, _ERROR, _ECHO_REQUEST, _ECHO_REPLY, _EXPERIMENTER = 0, 1, 2, 3, 4
-_MULTIPART_REQUEST, _MULTIPART_REPLY, _BARRIER_REQUEST, _BARRIER_REPLY = 18, 19, 20, 21
+_ERROR, _EXPERIMENTER = 1, 4
+_MULTIPART_REQUEST, _MULTIPART_REPLY = 18, 19
 
 # ONF extension 230, bundles for OpenFlow 1.3: experimenter ONF, its types 2300 and 2301.
 _ONF = 0x4F4E4600
@@ -69,44 +62,27 @@ class _Bundle:
 
 
 class Channel:
-    """A connection to one bridge.
+    """OpenFlow with one bridge.
 
-    :param path: the bridge's management socket.
-    :param timeout: seconds without any answer after which the switch counts as gone.
-    :raises BackendError: no connection, also from every method once it is lost.
+    :param timeout: seconds without an answer after which the switch counts as gone.
     """
 
-    def __init__(self, path: str, timeout: float = 10.0) -> None:
-        self._path = path
+    def __init__(self, transport: Transport, timeout: float = 10.0) -> None:
+        self._transport = transport
         self._timeout = timeout
         self._xid = 0
         self._bundle = 0
-        self._buffer = bytearray()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.settimeout(timeout)
-            self._socket.connect(path)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-            self._socket.setblocking(False)
-            # Hello with a version bitmap (element 1): 1.3 and nothing else.
-            self._send(self._frame(_HELLO, struct.pack("!HHI", 1, 8, 1 << OFP_VERSION)))
-            kind, _, body = self._receive()
-        except OSError as error:
-            self._socket.close()
-            raise BackendError(f"{path}: {error.strerror or error}") from error
-        if kind != _HELLO:
-            self._socket.close()
-            raise BackendError(f"{path}: {_NO_COMMON_VERSION}: {_error_text(body)}")
 
     def close(self) -> None:
-        self._socket.close()
+        self._transport.close()
 
     def poll(self) -> None:
-        """Answer what the switch asked in the meantime; notice that it went away."""
-        while self._readable(0):
-            self._fill()
-            while self._pop() is not None:
-                pass
+        """Notice that the switch went away.
+
+        :raises BackendError: it did, as from every method.
+        """
+        while self._transport.receive(0) is not None:
+            pass
 
     def write(self, messages: Iterable[Message]) -> list[Refused]:
         """Send flow-mods and group-mods in atomic bundles, in this order.
@@ -154,17 +130,16 @@ class Channel:
         bundles: dict[int, _Bundle] = {}  # not answered yet, by xid of the commit
         rejected: list[_Bundle] = []
 
-        def answered() -> None:
-            while (message := self._pop()) is not None:
-                kind, xid, body = message
-                if kind == _ERROR:
-                    for bundle in bundles.values():
-                        bundle.blame(xid, _error_text(body))
-                if xid in bundles and kind in (_ERROR, _EXPERIMENTER):
-                    ended = bundles.pop(xid)
-                    ended.applied = kind == _EXPERIMENTER
-                    if ended.errors or not ended.applied:
-                        rejected.append(ended)
+        def answered(message: Received) -> None:
+            kind, xid, body = message
+            if kind == _ERROR:
+                for bundle in bundles.values():
+                    bundle.blame(xid, _error_text(body))
+            if xid in bundles and kind in (_ERROR, _EXPERIMENTER):
+                ended = bundles.pop(xid)
+                ended.applied = kind == _EXPERIMENTER
+                if ended.errors or not ended.applied:
+                    rejected.append(ended)
 
         while chunk := list(itertools.islice(pending, BUNDLE_SIZE)):
             self._bundle += 1
@@ -173,11 +148,11 @@ class Channel:
             out += self._bundle_adds(self._bundle, [message for _, message in chunk])
             out.append(self._bundle_control(self._bundle, _COMMIT))
             bundles[self._xid] = bundle
-            self._send(b"".join(out))
-            answered()
+            self._transport.send(b"".join(out))
+            while (message := self._transport.receive(0)) is not None:
+                answered(message)
         while bundles:
-            self._wait()
-            answered()
+            answered(self._receive())
         return rejected
 
     def _bundle_control(self, bundle: int, control: int) -> bytes:
@@ -186,7 +161,7 @@ class Channel:
 
     def _bundle_adds(self, bundle: int, messages: list[Message]) -> list[bytes]:
         out, xid = [], self._xid
-        pack_outer, pack_inner = _BUNDLE_ADD_HEAD.pack, _HEADER.pack
+        pack_outer, pack_inner = _BUNDLE_ADD_HEAD.pack, HEADER.pack
         for kind, body in messages:
             xid += 1
             size = 8 + len(body)
@@ -213,7 +188,9 @@ class Channel:
     # -- multipart ---------------------------------------------------------------------------
 
     def _multipart(self, kind: int, body: bytes) -> Iterator[bytes]:
-        self._send(self._frame(_MULTIPART_REQUEST, struct.pack("!HHxxxx", kind, 0) + body))
+        self._transport.send(
+            self._frame(_MULTIPART_REQUEST, struct.pack("!HHxxxx", kind, 0) + body)
+        )
         wanted = self._xid
         more = True
         while more:
@@ -221,100 +198,29 @@ class Channel:
             if xid != wanted:
                 continue
             if reply == _ERROR:
-                raise BackendError(f"{self._path}: read refused: {_error_text(payload)}")
+                raise BackendError(f"{self._transport.name}: read refused: {_error_text(payload)}")
             if reply == _MULTIPART_REPLY:
                 if len(payload) < 8:
-                    raise self._lost(f"sent a multipart reply of {len(payload)} bytes")
+                    self.close()
+                    raise BackendError(
+                        f"{self._transport.name}: sent a multipart reply of {len(payload)} bytes"
+                    )
                 more = bool(int.from_bytes(payload[2:4], "big") & _MORE)
                 yield payload[8:]
 
-    # -- the byte stream -----------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------
 
     def _frame(self, kind: int, body: bytes) -> bytes:
         self._xid += 1
-        return _HEADER.pack(OFP_VERSION, kind, 8 + len(body), self._xid) + body
+        return HEADER.pack(OFP_VERSION, kind, HEADER.size + len(body), self._xid) + body
 
-    def _send(self, data: bytes) -> None:
-        """Write all. Reads as well while the switch does not take more: it may be blocked on us."""
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[self._socket.send(view) :]
-            except BlockingIOError:
-                readable, writable, _ = select.select(
-                    [self._socket], [self._socket], [], self._timeout
-                )
-                if readable:
-                    self._fill()
-                if not readable and not writable:
-                    raise self._lost("takes nothing any more") from None
-            except OSError as error:
-                raise self._lost(str(error)) from error
-
-    def _receive(self) -> tuple[int, int, bytes]:
-        while (message := self._pop()) is None:
-            self._wait()
+    def _receive(self) -> Received:
+        message = self._transport.receive(self._timeout)
+        if message is None:
+            self.close()
+            raise BackendError(f"{self._transport.name}: no answer in {self._timeout:g} s")
         return message
 
-    def _wait(self) -> None:
-        deadline = time.monotonic() + self._timeout
-        while not self._readable(max(0.0, deadline - time.monotonic())):
-            if time.monotonic() >= deadline:
-                raise self._lost(f"no answer in {self._timeout:g} s")
-        self._fill()
-
-    def _readable(self, timeout: float) -> bool:
-        if self._socket.fileno() < 0:
-            raise BackendError(f"{self._path}: closed")
-        return bool(select.select([self._socket], [], [], timeout)[0])
-
-    def _fill(self) -> None:
-        try:
-            data = self._socket.recv(1 << 20)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise self._lost(str(error)) from error
-        if not data:
-            raise self._lost("the switch closed the connection")
-        self._buffer += data
-
-    def _pop(self) -> tuple[int, int, bytes] | None:
-        """The next whole message as (type, xid, body); echo requests are answered on the way."""
-        while len(self._buffer) >= _HEADER.size:
-            version, kind, length, xid = _HEADER.unpack_from(self._buffer)
-            if length < _HEADER.size:
-                raise self._lost(f"sent a message of {length} bytes")
-            if version != OFP_VERSION and kind not in (_HELLO, _ERROR):
-                raise self._lost(f"sent a message of OpenFlow version {version:#x}")
-            if len(self._buffer) < length:
-                break
-            body = bytes(self._buffer[_HEADER.size : length])
-            del self._buffer[:length]
-            if kind == _HELLO and not _offers_ours(version, body):
-                raise self._lost(_NO_COMMON_VERSION)
-            if kind != _ECHO_REQUEST:
-                return kind, xid, body
-            self._send(_HEADER.pack(OFP_VERSION, _ECHO_REPLY, 8 + len(body), xid) + body)
-        return None
-
-    def _lost(self, reason: str) -> BackendError:
-        with contextlib.suppress(OSError):
-            self._socket.close()
-        return BackendError(f"{self._path}: {reason}")
-
-
-def _offers_ours(version: int, hello: bytes) -> bool:
-    """Whether a hello offers OpenFlow 1.3 (openflow-spec-v1.3.5 6.3.1, 7.5.1)."""
-    while len(hello) >= 8:
-        kind, length, bitmap = struct.unpack_from("!HHI", hello)
-        if kind == 1 and length >= 8:
-            return bool(bitmap >> OFP_VERSION & 1)
-        hello = hello[max(8, (length + 7) // 8 * 8) :]
-    return version >= OFP_VERSION
-
-
-_NO_COMMON_VERSION = "the bridge doesn't speak OpenFlow 1.3; add OpenFlow13 to its protocols"
 
 #: Error types and codes worth a name (openflow-spec-v1.3 7.4.4, ONF extension 230).
 _ERROR_TYPES = {

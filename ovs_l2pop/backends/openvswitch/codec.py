@@ -88,9 +88,15 @@ class Codec:
         return bytes(buf) + actions
 
     def vlan_match(self, vlan: bytes) -> bytes:
-        """A match on a local VLAN as it lies in a flow."""
+        """A match on a local VLAN that comprises what the switch learned in it.
+
+        Learned flows match the 12 bits of the VLAN id alone. One bit more here, OFPVID_PRESENT,
+        and Open vSwitch finds this match narrower than theirs and deletes none of them.
+        """
         buf = bytearray()
-        self._parser.OFPMatch(vlan_vid=int.from_bytes(vlan, "big")).serialize(buf, 0)
+        self._parser.OFPMatch(vlan_vid=(int.from_bytes(vlan, "big") & 0xFFF, 0xFFF)).serialize(
+            buf, 0
+        )
         return bytes(buf)
 
     def conjunction(self, clause: int, clauses: int, number: int) -> tuple[str, Mapping[str, Any]]:

@@ -119,11 +119,12 @@ class Ovsdb:
 
         A port whose name is in both is changed in place.
 
-        :returns: ports that vswitchd did not take, with its reason.
+        :returns: ports that vswitchd did not take, with its reason; nothing is left of them.
         """
         write = _WriteTunnels(self._api, bridge, add, remove)
         self._commit(write, _WRITE_TIMEOUT)
         refused = dict(write.refused)
+        failed: list[TunnelPort] = []
         with self._connection.lock:
             for row in add:
                 interface = self._row("Interface", row.name)
@@ -132,6 +133,9 @@ class Ovsdb:
                 if interface is None or not interface.ofport or interface.ofport[0] <= 0:
                     error = interface.error if interface is not None else []
                     refused[row] = error[0] if error else "vswitchd gave it no port number"
+                    failed.append(row)
+        if failed:
+            self._commit(_WriteTunnels(self._api, bridge, [], failed), _WRITE_TIMEOUT)
         return refused
 
     def _row(self, table: str, name: str) -> Any:

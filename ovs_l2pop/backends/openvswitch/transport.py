@@ -1,0 +1,137 @@
+"""How OpenFlow bytes get to a bridge and back: the management socket.
+
+Every bridge listens on ``<rundir>/<bridge>.mgmt`` for its owner, with no controller configured and
+no TCP port. The OpenFlow libraries' controllers can't drive a unix socket (they assert an IP
+address), so hello, echo and framing are here.
+"""
+
+import contextlib
+import select
+import socket
+import struct
+import time
+from typing import Protocol
+
+from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
+from ovs_l2pop.errors import BackendError
+
+#: version, type, length, xid (openflow-spec-v1.3 7.1)
+HEADER = struct.Struct("!BBHI")
+_HELLO, _ERROR, _ECHO_REQUEST, _ECHO_REPLY = 0, 1, 2, 3
+
+Received = tuple[int, int, bytes]  #: (type, xid, body)
+
+
+class Transport(Protocol):
+    """A connection to one bridge that has said hello. Used by one thread.
+
+    Every method raises :class:`BackendError` once the connection is lost.
+    """
+
+    name: str  #: for people
+
+    def send(self, data: bytes) -> None:
+        """Pass on whole OpenFlow messages."""
+
+    def receive(self, timeout: float) -> Received | None:
+        """The next message; None where none came in time (seconds, 0 for not waiting)."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+class ManagementSocket:
+    """The socket on which every bridge listens for its owner.
+
+    :param path: of the socket.
+    :param timeout: seconds without any sign of life after which the switch counts as gone.
+    :raises BackendError: no connection.
+    """
+
+    def __init__(self, path: str, timeout: float = 10.0) -> None:
+        self.name = path
+        self._timeout = timeout
+        self._buffer = bytearray()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(timeout)
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            raise BackendError(f"{path}: {error.strerror or error}") from error
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self._socket.setblocking(False)
+        # Hello with a version bitmap (element 1): 1.3 and nothing else.
+        hello = struct.pack("!HHI", 1, 8, 1 << OFP_VERSION)
+        self.send(HEADER.pack(OFP_VERSION, _HELLO, 8 + len(hello), 0) + hello)
+        answer = self.receive(timeout)
+        if answer is None:
+            raise self._lost("no hello")
+        if answer[0] != _HELLO:
+            raise self._lost(
+                "the bridge doesn't speak OpenFlow 1.3; add OpenFlow13 to its protocols"
+            )
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Write all. Reads as well while the switch does not take more: it may be blocked on us."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                readable, writable, _ = select.select(
+                    [self._socket], [self._socket], [], self._timeout
+                )
+                if readable:
+                    self._fill()
+                if not readable and not writable:
+                    raise self._lost("takes nothing any more") from None
+            except OSError as error:
+                raise self._lost(error.strerror or str(error)) from error
+
+    def receive(self, timeout: float) -> Received | None:
+        deadline = time.monotonic() + timeout
+        while (message := self._pop()) is None:
+            if not self._readable(max(0.0, deadline - time.monotonic())):
+                return None
+            self._fill()
+        return message
+
+    def _readable(self, timeout: float) -> bool:
+        if self._socket.fileno() < 0:
+            raise BackendError(f"{self.name}: closed")
+        return bool(select.select([self._socket], [], [], timeout)[0])
+
+    def _fill(self) -> None:
+        try:
+            data = self._socket.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from error
+        if not data:
+            raise self._lost("the switch closed the connection")
+        self._buffer += data
+
+    def _pop(self) -> Received | None:
+        """The next whole message; echo requests are answered on the way."""
+        while len(self._buffer) >= HEADER.size:
+            _, kind, length, xid = HEADER.unpack_from(self._buffer)
+            if length < HEADER.size:
+                raise self._lost(f"sent a message of {length} bytes")
+            if len(self._buffer) < length:
+                break
+            body = bytes(self._buffer[HEADER.size : length])
+            del self._buffer[:length]
+            if kind != _ECHO_REQUEST:
+                return kind, xid, body
+            self.send(HEADER.pack(OFP_VERSION, _ECHO_REPLY, 8 + len(body), xid) + body)
+        return None
+
+    def _lost(self, reason: str) -> BackendError:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        return BackendError(f"{self.name}: {reason}")
