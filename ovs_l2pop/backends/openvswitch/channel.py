@@ -70,7 +70,7 @@ class Channel:
     def __init__(self, transport: Transport, timeout: float = 10.0) -> None:
         self._transport = transport
         self._timeout = timeout
-        self._xid = 0
+        self._xid = transport.first_xid
         self._bundle = 0
 
     def close(self) -> None:
@@ -93,8 +93,9 @@ class Channel:
 
         :returns: what was refused, by place in ``messages``.
         """
-        if self._xid > 0x40000000:  # xids are 32 bits; a batch is far less than the rest
-            self._xid = 0
+        # A quarter of all xids is ours, and a batch is far less than the half of that.
+        if self._xid - self._transport.first_xid > 1 << 29:
+            self._xid = self._transport.first_xid
         refused: list[Refused] = []
         rejected = self._write_bundles(enumerate(messages))
         while rejected:

@@ -29,6 +29,7 @@ class Transport(Protocol):
     """
 
     name: str  #: for people
+    first_xid: int  #: the quarter of all xids from here on is for the messages sent here
 
     def send(self, data: bytes) -> None:
         """Pass on whole OpenFlow messages."""
@@ -38,6 +39,19 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End the connection."""
+
+
+_NO_COMMON_VERSION = "the bridge doesn't speak OpenFlow 1.3; add OpenFlow13 to its protocols"
+
+
+def _offers_ours(version: int, hello: bytes) -> bool:
+    """Whether a hello offers OpenFlow 1.3 (openflow-spec-v1.3.5 6.3.1, 7.5.1)."""
+    while len(hello) >= 8:
+        kind, length, bitmap = struct.unpack_from("!HHI", hello)
+        if kind == 1 and length >= 8:
+            return bool(bitmap >> OFP_VERSION & 1)
+        hello = hello[max(8, (length + 7) // 8 * 8) :]
+    return version >= OFP_VERSION
 
 
 class ManagementSocket:
@@ -50,6 +64,7 @@ class ManagementSocket:
 
     def __init__(self, path: str, timeout: float = 10.0) -> None:
         self.name = path
+        self.first_xid = 0
         self._timeout = timeout
         self._buffer = bytearray()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -68,9 +83,7 @@ class ManagementSocket:
         if answer is None:
             raise self._lost("no hello")
         if answer[0] != _HELLO:
-            raise self._lost(
-                "the bridge doesn't speak OpenFlow 1.3; add OpenFlow13 to its protocols"
-            )
+            raise self._lost(_NO_COMMON_VERSION)
 
     def close(self) -> None:
         self._socket.close()
@@ -119,13 +132,17 @@ class ManagementSocket:
     def _pop(self) -> Received | None:
         """The next whole message; echo requests are answered on the way."""
         while len(self._buffer) >= HEADER.size:
-            _, kind, length, xid = HEADER.unpack_from(self._buffer)
+            version, kind, length, xid = HEADER.unpack_from(self._buffer)
             if length < HEADER.size:
                 raise self._lost(f"sent a message of {length} bytes")
+            if version != OFP_VERSION and kind not in (_HELLO, _ERROR):
+                raise self._lost(f"sent a message of OpenFlow version {version:#x}")
             if len(self._buffer) < length:
                 break
             body = bytes(self._buffer[HEADER.size : length])
             del self._buffer[:length]
+            if kind == _HELLO and not _offers_ours(version, body):
+                raise self._lost(_NO_COMMON_VERSION)
             if kind != _ECHO_REQUEST:
                 return kind, xid, body
             self.send(HEADER.pack(OFP_VERSION, _ECHO_REPLY, 8 + len(body), xid) + body)
