@@ -94,9 +94,11 @@ class Difference:
         for row in rows:
             if row in self._installed:
                 self._installed.discard(row)
+                self.to_remove.pop(row, None)
                 if row in self._wanted:
                     self.to_add[row] = None
             else:
                 self._installed.add(row)
+                self.to_add.pop(row, None)
                 if row not in self._wanted:
                     self.to_remove[row] = None

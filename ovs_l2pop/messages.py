@@ -120,12 +120,17 @@ def _quote(value: object) -> str:
     """The offender as text, bounded: a log line must not grow with hostile input."""
     if isinstance(value, (dict, list)) and len(value) > 8:
         return f"{type(value).__name__} of {len(value)} elements"
-    text = value if isinstance(value, str) and value.isprintable() and value else repr(value)
+    try:
+        text = value if isinstance(value, str) and value.isprintable() and value else repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, hundreds of brackets
+        return f"{type(value).__name__} too large to be shown"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 _CANONICAL_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}").fullmatch
 _ANY_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}").fullmatch
+#: What Linux takes for a device: IFNAMSIZ, and ``dev_valid_name`` in its ``net/core/dev.c``.
+_DEVICE_NAME = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}", re.ASCII).fullmatch
 _GROUP_MAC_DIGITS = frozenset("13579bdf")  # second digit odd: the I/G bit (IEEE 802-2014 §8.2.2)
 
 
@@ -281,17 +286,20 @@ class Parser:
         # Either list may be missing: an address that only came or only went (Neutron bug 1367881).
         before, _ = self._pairs(lists.get("before", []), vtep, f"{where} before")
         after, _ = self._pairs(lists.get("after", []), vtep, f"{where} after")
-        if before:
-            self._changes.append(RemoveEntries(network_id, vtep, before, False))
+        # What comes goes in first: a VTEP that loses its last entry is forgotten, and with it the
+        # segment that it announced, which this message doesn't tell again.
         if after:
             self._changes.append(AddEntries(network_id, None, vtep, after, False))
+        kept = set(after)
+        if gone := [entry for entry in before if entry not in kept]:
+            self._changes.append(RemoveEntries(network_id, vtep, gone, False))
 
     def _attach(self, message: dict[str, Any]) -> None:
         local_vlan = message.get("local_vlan")
         if local_vlan is not None:
             _integer(local_vlan, 1, MAX_LOCAL_VLAN, "local_vlan")
         bridge = message.get("bridge")
-        if bridge is not None and not (isinstance(bridge, str) and 0 < len(bridge) <= 15):
+        if bridge is not None and not (isinstance(bridge, str) and _DEVICE_NAME(bridge)):
             raise _InvalidError(bridge, "not the name of a bridge")
         network_id = _uuid(message.get("network_id"))
         self._changes.append(Attachment(network_id, _segment(message), local_vlan, bridge))
@@ -338,13 +346,13 @@ class Parser:
                 # breaking its peers (bug 1352801), and we don't want to be such a peer.
                 if not isinstance(pair, (list, tuple)) or len(pair) < 2:
                     raise _InvalidError(pair, "must be a [MAC, IP] pair")
-                mac, ip = pair[0], pair[1]
+                mac, ip = _mac(pair[0]), pair[1]
                 if mac == FLOODING_MAC:
                     if ip != FLOODING_IP:
                         raise _InvalidError(ip, f"the flooding entry's IP is {FLOODING_IP}")
                     flooding = True
                 else:
-                    entries.append(Entry(_mac(mac), _ip(ip), vtep))
+                    entries.append(Entry(mac, _ip(ip), vtep))
             except _InvalidError as error:
                 self._refuse(f"{where} [{index}]", error)
         return entries, flooding

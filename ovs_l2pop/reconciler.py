@@ -57,11 +57,11 @@ class Reconciler:
         :returns: the rows that were refused just now.
         """
         keys = self._table.take_dirty()
-        # Only what had rows before can lose some: with those rendered, all removes are known.
-        self._render([key for key in keys if key in self.difference])
-        fresh = [key for key in keys if key not in self.difference]
-        fresh.sort(key=_is_of_entry)  # tunnels, in one transaction, before the many flows
-        return self.apply(fresh)
+        # Only what had rows before can lose some: with those rendered, all removes are known. With
+        # them the tunnels, in one transaction before the many flows: one that a network gives up
+        # and another takes over must not be among the removes.
+        self._render([key for key in keys if key in self.difference or not _is_of_entry(key)])
+        return self.apply([k for k in keys if _is_of_entry(k) and k not in self.difference])
 
     def apply(self, fresh: Sequence[Key] = ()) -> Mapping[Row, str]:
         """Write the difference, and the rows of ``fresh`` keys as they are rendered.

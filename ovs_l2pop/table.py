@@ -241,7 +241,8 @@ class ForwardingTable:
         return self._networks.keys()
 
     def attachment(self, network_id: str) -> Attachment | None:
-        return self._networks[network_id].attachment
+        network = self._networks.get(network_id)
+        return None if network is None else network.attachment
 
     def vteps(self, network_id: str) -> Iterator[tuple[str, bool, int]]:
         """(VTEP, flooding or not, number of entries) of a network, this host's own among them."""

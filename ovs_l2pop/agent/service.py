@@ -122,6 +122,15 @@ class Agent:
         self._jobs.put(_Call(function, future))
         return future
 
+    def reconnect(self) -> None:
+        """The dataplane is known to have lost something: read it back and mend it."""
+
+        def step() -> None:
+            self._trouble = "the dataplane was restarted"
+            self._connected(now=True)
+
+        self.call(step).result()
+
     # -- for functions that run in the worker ------------------------------------------------
 
     @property

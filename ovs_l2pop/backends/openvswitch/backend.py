@@ -1,7 +1,8 @@
 """The Open vSwitch backend behind the shared interface."""
 
+import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
 from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps
-from ovs_l2pop.backends.openvswitch.transport import ManagementSocket
+from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
 from ovs_l2pop.messages import Attachment
@@ -41,6 +42,8 @@ class Settings:
     dont_fragment: bool
     tos: str | None
     openflow_library: str
+    #: A Neutron agent has laid out the bridges; only what L2 population adds is ours.
+    shared: bool = False
 
     @classmethod
     def from_config(cls, conf: Any) -> "Settings":
@@ -81,8 +84,12 @@ class Settings:
 class OpenvswitchBackend:
     """See :class:`ovs_l2pop.backends.Backend`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, transport: Callable[[], Transport] | None = None
+    ) -> None:
         self._settings = settings
+        socket = str(settings.rundir / f"{settings.bridges.tunnel}.mgmt")
+        self._transport = transport or (lambda: ManagementSocket(socket))
         self._bridge = settings.bridges.tunnel
         self.pipeline = pipeline.load(resources.flows())
         self._codec = Codec(self.pipeline, settings.openflow_library)
@@ -111,13 +118,14 @@ class OpenvswitchBackend:
             self._ovsdb = None
         if self._ovsdb is None:
             self._ovsdb = Ovsdb(self._settings.ovsdb_connection)
-        socket = str(self._settings.rundir / f"{self._bridge}.mgmt")
         if self._ovsdb.has_bridge(self._bridge):
-            # Tells at once that vswitchd is down; the database would let us wait for it.
-            ManagementSocket(socket).close()
-        self._ovsdb.prepare(self._settings.bridges)
+            # Tells at once that vswitchd is down; the database would let us wait for it. A version
+            # that is missing is about to be added.
+            with contextlib.suppress(VersionError):
+                self._transport().close()
+        self._ovsdb.prepare(None if self._settings.shared else self._settings.bridges)
         self._read_numbers()
-        self._channel = Channel(ManagementSocket(socket))
+        self._channel = Channel(self._transport())
         self._flows = self._read_flows()
         if not self._self_checked and not self._flows.issuperset(self._stamps.static[False]):
             self._self_check()
@@ -219,12 +227,14 @@ class OpenvswitchBackend:
     # -- writing -----------------------------------------------------------------------------
 
     def _make_tunnels(self, add: list[TunnelPort], replaced: list[TunnelPort]) -> Mapping[Row, str]:
+        # Tells at once that vswitchd has gone; the database would let us wait for it.
+        self.poll()
         names = {row.name for row in add}
         ovsdb = self._open_ovsdb()
         in_place = [row for row in replaced if row.name in names]
         refused = ovsdb.write(self._bridge, add, in_place)
         got = ovsdb.ofports(self._bridge)
-        if any(got[row.name] != row.ofport for row in add if row not in refused):
+        if any(got.get(row.name) != row.ofport for row in add if row not in refused):
             # Somebody's port has the number that we asked for.
             self._read_numbers()
             raise RenumberedError
@@ -278,7 +288,11 @@ class OpenvswitchBackend:
     def _make_renderer(self) -> Renderer:
         settings = self._settings
         return Renderer(
-            self._stamps, self._numbers, settings.tunnel_options(), settings.arp_responder
+            self._stamps,
+            self._numbers,
+            settings.tunnel_options(),
+            settings.arp_responder,
+            settings.shared,
         )
 
     def _read_flows(self) -> set[bytes]:
@@ -301,8 +315,8 @@ class OpenvswitchBackend:
     def _read_numbers(self) -> None:
         ovsdb = self._open_ovsdb()
         ofports = ovsdb.ofports(self._bridge)
-        patch = ofports.get(self._settings.bridges.tunnel_patch)
-        if patch is None:
+        patch = ofports.get(self._settings.bridges.tunnel_patch, 0)
+        if not patch and not self._settings.shared:
             raise BackendError(
                 f"port {self._settings.bridges.tunnel_patch} of {self._bridge} has no number;"
                 " see the log of ovs-vswitchd"

@@ -84,8 +84,10 @@ class Ovsdb:
     def close(self) -> None:
         self._connection.stop(timeout=2)
 
-    def prepare(self, bridges: Bridges) -> None:
+    def prepare(self, bridges: Bridges | None) -> None:
         """Make what is missing of bridges and patch ports, and wait until vswitchd is at rest.
+
+        None only waits: the bridges are somebody else's.
 
         The tunnel bridge is in fail mode "secure" from its first moment: three hosts with a
         learning bridge between their tunnels are a loop (Neutron bug 1421232).
@@ -180,23 +182,26 @@ def _tunnels(bridge: Any) -> Iterator[TunnelPort]:
 class _Prepare(command.BaseCommand):
     """See :meth:`Ovsdb.prepare`. A transaction that changes nothing still has vswitchd answer."""
 
-    def __init__(self, api: Any, bridges: Bridges) -> None:
+    def __init__(self, api: Any, bridges: Bridges | None) -> None:
         super().__init__(api)
         self._bridges = bridges
 
     def run_idl(self, txn: Any) -> None:
         names = self._bridges
-        integration = self._bridge(txn, names.integration, secure=False)
-        tunnel = self._bridge(txn, names.tunnel, secure=True)
+        if names is None:
+            return
+        kind = names.datapath_type
+        integration = self._bridge(txn, names.integration, kind, secure=False)
+        tunnel = self._bridge(txn, names.tunnel, kind, secure=True)
         self._patch(txn, integration, names.integration_patch, names.tunnel_patch)
         self._patch(txn, tunnel, names.tunnel_patch, names.integration_patch)
 
-    def _bridge(self, txn: Any, name: str, secure: bool) -> Any:
+    def _bridge(self, txn: Any, name: str, datapath_type: str, secure: bool) -> Any:
         bridge = idlutils.row_by_value(self.api.idl, "Bridge", "name", name, None)
         if bridge is None:
             bridge = txn.insert(self.api.idl.tables["Bridge"])
             bridge.name = name
-            bridge.datapath_type = self._bridges.datapath_type
+            bridge.datapath_type = datapath_type
             bridge.fail_mode = ["secure"] if secure else []
             bridge.other_config = {"disable-in-band": "true"}
             bridge.protocols = []
@@ -211,10 +216,22 @@ class _Prepare(command.BaseCommand):
         return bridge
 
     def _patch(self, txn: Any, bridge: Any, name: str, peer: str) -> None:
-        if any(port.name == name for port in bridge.ports):
-            return
+        for port in bridge.ports:
+            if port.name == name:
+                self._check_patch(bridge, port.interfaces[0], peer)
+                return
         interface = self._port(txn, bridge, name, "patch")
         interface.options = {"peer": peer}
+
+    @staticmethod
+    def _check_patch(bridge: Any, interface: Any, peer: str) -> None:
+        found = interface.options.get("peer", "")
+        if interface.type != "patch" or found != peer:
+            what = f"a patch port to {found}" if interface.type == "patch" else interface.type
+            raise BackendError(
+                f"port {interface.name} of {bridge.name} is not a patch port to {peer} but"
+                f" {what or 'a device'}; remove or rename it"
+            )
 
     def _port(self, txn: Any, bridge: Any, name: str, kind: str) -> Any:
         if idlutils.row_by_value(self.api.idl, "Port", "name", name, None) is not None:

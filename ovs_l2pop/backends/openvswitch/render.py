@@ -81,6 +81,7 @@ class _Network:
         "incoming",
         "nd",
         "network_type",
+        "nobody",
         "segment",
         "unicast",
         "vlan",
@@ -93,6 +94,7 @@ class _Network:
         self.segment = encode("segment", attachment.segment.segment_id)
         constants = {"vlan": self.vlan, "segment": self.segment}
         self.incoming = stamps.flows[f"{self.network_type}_in"].bind(**constants)()
+        self.nobody = stamps.flows["flood_nobody"].bind(**constants)()
 
         def pieces(name: str, first: str, second: str) -> tuple[bytes, bytes, bytes]:
             try:
@@ -105,11 +107,27 @@ class _Network:
         self.nd = pieces("nd", "ip", "mac")
 
 
+#: What is filled in here: template → its parameters and their types; groups likewise.
+_PARAMS = {
+    "from_integration_bridge": {"patch": "port"},
+    "learn": {"patch": "port"},
+    "unicast": {"vlan": "vlan", "mac": "mac", "segment": "segment", "port": "port"},
+    "arp": {"vlan": "vlan", "ip": "ip4", "mac": "mac"},
+    "nd": {"vlan": "vlan", "ip": "ip6", "mac": "mac"},
+    "flood_nobody": {"vlan": "vlan"},
+    "flood": {"vlan": "vlan", "segment": "segment", "ports": "ports"},
+    "large_flood": {"vlan": "vlan", "group": "group"},
+    "flood_shard": {"vlan": "vlan", "shard": "shard", "segment": "segment", "ports": "ports"},
+}
+_GROUP_PARAMS: Mapping[str, Mapping[str, str]] = {"recirculate": {}, "shards": {"shard": "shard"}}
+
+
 class Renderer:
     """Renders facts through compiled templates.
 
     :param options: Interface options of every tunnel port, by network type.
-    :raises PipelineError: a template that is rendered here is missing, or has other parameters.
+    :param shared: a Neutron agent has laid out the bridge and lets the packets of networks in.
+    :raises PipelineError: a template or group that is needed here can't be filled in.
     """
 
     def __init__(
@@ -118,7 +136,9 @@ class Renderer:
         numbers: PortNumbers,
         options: Mapping[str, tuple[tuple[str, str], ...]],
         arp_responder: bool,
+        shared: bool = False,
     ) -> None:
+        self._shared = shared
         self._stamps = stamps
         self._numbers = numbers
         self._options = options
@@ -126,13 +146,8 @@ class Renderer:
         self._networks: dict[Attachment, _Network] = {}
         self._last: _Network | None = None  # facts of one network mostly come together
         self._ports: dict[Tunnel, bytes] = {}
-        try:
-            self._recirculate = Group(RECIRCULATE_GROUP, 1, stamps.group("recirculate"))
-            self._try_all()
-        except KeyError as error:
-            raise PipelineError(
-                f"flows/: a template or a parameter of one is missing: {error}"
-            ) from error
+        self._check_templates()
+        self._recirculate = Group(RECIRCULATE_GROUP, 1, stamps.group("recirculate"))
 
     def forget(self) -> None:
         """Port numbers may have changed, networks may have gone."""
@@ -140,21 +155,37 @@ class Renderer:
         self._networks.clear()
         self._last = None
 
-    def _try_all(self) -> None:
-        """Fill in every template once: better now than with the first network."""
-        word, stamps = bytes(4), self._stamps
-        self.static(0)
+    def _check_templates(self) -> None:
+        """Better now than with the first network."""
+        pipeline = self._stamps.pipeline
+        needed = dict(_PARAMS)
         for kind in self._options:
-            _Network(stamps, Attachment("", Segment(kind, 1), 1))
-            stamps.flows[f"from_{kind}_tunnel"](port=word)
-        vlan, segment = bytes(2), bytes(8)
-        stamps.floods["flood"]([word], vlan=vlan, segment=segment)
-        stamps.floods["flood_shard"]([word], vlan=vlan, segment=segment, shard=word)
-        stamps.flows["large_flood"](vlan=vlan, group=word)
-        stamps.group("shards")
+            needed[f"from_{kind}_tunnel"] = {"port": "port"}
+            needed[f"{kind}_in"] = {"segment": "segment", "vlan": "vlan"}
+        for name, params in needed.items():
+            template = pipeline.templates.get(name)
+            if template is None:
+                raise PipelineError(f"flows/: template {name} is missing")
+            if template.params != params:
+                raise PipelineError(
+                    f"flows/{template.file}: template {name}: params must be {params}"
+                )
+        for name, group_params in _GROUP_PARAMS.items():
+            group = pipeline.groups.get(name)
+            if group is None:
+                raise PipelineError(f"flows/: group {name} is missing")
+            if group.params != group_params:
+                raise PipelineError(
+                    f"flows/{group.file}: group {name}: params must be {group_params}"
+                )
+            self._stamps.group(name)
+        for kind in self._options:
+            _Network(self._stamps, Attachment("", Segment(kind, 1), 1))
 
     def static(self, patch: int) -> tuple[OvsRow, ...]:
         """Rows that every bridge has; ``patch`` is the port towards the integration bridge."""
+        if self._shared:
+            return self._stamps.static[False]
         port = encode("port", patch)
         return (
             *self._stamps.static[True],
@@ -186,7 +217,7 @@ class Renderer:
             return self._tunnel(network, fact.vtep)
         if isinstance(fact, FloodFact):
             return self._flood(network, fact)
-        return (network.incoming,)
+        return (network.nobody if self._shared else network.incoming,)
 
     def _tunnel(self, network: _Network, vtep: str) -> tuple[OvsRow, ...]:
         kind = network.network_type

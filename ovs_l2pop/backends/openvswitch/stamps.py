@@ -121,7 +121,7 @@ class Stamp:
         for slot, size, piece in zip(self.slots, self.sizes, self.pieces[1:], strict=True):
             values[slot] = row[at : at + size]
             at += size + len(piece)
-        return values if self(**values) == row else None
+        return values if at == len(row) and self(**values) == row else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ class Transport(Protocol):
         """End the connection."""
 
 
+class VersionError(BackendError):
+    """The switch is there and has no OpenFlow version in common with us."""
+
+
 _NO_COMMON_VERSION = "the bridge doesn't speak OpenFlow 1.3; add OpenFlow13 to its protocols"
 
 
@@ -60,6 +64,7 @@ class ManagementSocket:
     :param path: of the socket.
     :param timeout: seconds without any sign of life after which the switch counts as gone.
     :raises BackendError: no connection.
+    :raises VersionError: there is one, and it can't be used.
     """
 
     def __init__(self, path: str, timeout: float = 10.0) -> None:
@@ -83,7 +88,7 @@ class ManagementSocket:
         if answer is None:
             raise self._lost("no hello")
         if answer[0] != _HELLO:
-            raise self._lost(_NO_COMMON_VERSION)
+            raise self._no_version()
 
     def close(self) -> None:
         self._socket.close()
@@ -142,7 +147,7 @@ class ManagementSocket:
             body = bytes(self._buffer[HEADER.size : length])
             del self._buffer[:length]
             if kind == _HELLO and not _offers_ours(version, body):
-                raise self._lost(_NO_COMMON_VERSION)
+                raise self._no_version()
             if kind != _ECHO_REQUEST:
                 return kind, xid, body
             self.send(HEADER.pack(OFP_VERSION, _ECHO_REPLY, 8 + len(body), xid) + body)
@@ -152,3 +157,6 @@ class ManagementSocket:
         with contextlib.suppress(OSError):
             self._socket.close()
         return BackendError(f"{self.name}: {reason}")
+
+    def _no_version(self) -> VersionError:
+        return VersionError(str(self._lost(_NO_COMMON_VERSION)))

@@ -1,0 +1,110 @@
+"""Messages and facts, short enough that a table of cases can be read."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Parser, Refusal
+from ovs_l2pop.table import Fact, ForwardingTable, Key
+
+LOCAL = "192.0.2.1"
+A, B, C = "192.0.2.2", "192.0.2.3", "192.0.2.4"  # VTEPs
+N, M = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+MAC1, MAC2, MAC3 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02", "fa:16:3e:00:00:03"
+IP1, IP2, IP3 = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+IP6 = "2001:db8::1"
+FLOODING = [FLOODING_MAC, FLOODING_IP]
+
+Message = dict[str, Any]
+Facts = dict[Key, Fact]
+
+
+def body(ports: Any, segment_id: Any = 1001, network_type: Any = "vxlan") -> Message:
+    """A network in ``fdb_entries``."""
+    return {"segment_id": segment_id, "network_type": network_type, "ports": ports}
+
+
+def add(network: str, vtep: str, *pairs: Any, segment_id: int = 1001) -> Message:
+    entries = {network: body({vtep: list(pairs)}, segment_id)}
+    return {"method": "add_fdb_entries", "fdb_entries": entries}
+
+
+def remove(network: str, vtep: str, *pairs: Any, segment_id: int = 1001) -> Message:
+    return add(network, vtep, *pairs, segment_id=segment_id) | {"method": "remove_fdb_entries"}
+
+
+def change_ip(network: str, vtep: str, before: Any = None, after: Any = None) -> Message:
+    """Lists that are None are left out of the message."""
+    lists = {"before": before, "after": after}
+    change = {name: pairs for name, pairs in lists.items() if pairs is not None}
+    return {"method": "update_fdb_entries", "fdb_entries": {"chg_ip": {network: {vtep: change}}}}
+
+
+def attach(
+    network: str, local_vlan: int | None = 5, segment_id: int = 1001, network_type: str = "vxlan"
+) -> Message:
+    return {
+        "method": "attach_network",
+        "network_id": network,
+        "network_type": network_type,
+        "segment_id": segment_id,
+        "local_vlan": local_vlan,
+    }
+
+
+def detach(network: str) -> Message:
+    return {"method": "detach_network", "network_id": network}
+
+
+def tell(table: ForwardingTable, *messages: Message) -> list[Refusal]:
+    """Have the table take messages; what was refused of them."""
+    parser = Parser(table.local_ip)
+    refusals = []
+    for message in messages:
+        changes, refused = parser.parse(message)
+        refusals += refused
+        refusals += [refusal for change in changes if (refusal := table.apply(change))]
+    return refusals
+
+
+def built(*messages: Message, local_ip: str = LOCAL) -> ForwardingTable:
+    """A table that has taken these messages, none of them refused."""
+    table = ForwardingTable(local_ip)
+    assert tell(table, *messages) == []
+    return table
+
+
+def holding(facts: Iterable[tuple[Key, Fact | None]]) -> Iterator[tuple[Key, Fact]]:
+    for key, fact in facts:
+        if fact is not None:
+            yield key, fact
+
+
+def facts(table: ForwardingTable) -> Facts:
+    """All that holds, computed from scratch."""
+    return dict(holding(table.facts(table.keys())))
+
+
+def unicast(table: ForwardingTable, network: str = N) -> dict[str, str]:
+    """MAC → VTEP."""
+    found = facts(table)
+    return {
+        key[2]: fact.vtep  # type: ignore[union-attr]
+        for key, fact in found.items()
+        if key[:2] == ("unicast", network)
+    }
+
+
+def neighbours(table: ForwardingTable, network: str = N) -> dict[str, str]:
+    """IP → MAC."""
+    found = facts(table)
+    return {
+        key[2]: fact.mac  # type: ignore[union-attr]
+        for key, fact in found.items()
+        if key[:2] == ("neighbour", network)
+    }
+
+
+def flood(table: ForwardingTable, network: str = N) -> tuple[str, ...]:
+    """VTEPs that BUM traffic is copied to."""
+    fact = facts(table).get(("flood", network, ""))
+    return fact.vteps if fact is not None else ()  # type: ignore[union-attr]

@@ -1,0 +1,87 @@
+"""A dataplane of our own in memory, that fails when it is told to."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from ovs_l2pop.backends import Batch, RenumberedError, RowText
+from ovs_l2pop.difference import Row
+from ovs_l2pop.errors import BackendError
+from ovs_l2pop.messages import Attachment
+from ovs_l2pop.table import Fact, VtepFact
+
+
+class FakeBackend:
+    """Rows are tuples (kind, …). A tunnel's row is shared by all networks and has a number."""
+
+    def __init__(self) -> None:
+        self.rows: set[Row] = set()
+        #: Batches of each write, as they were taken.
+        self.writes: list[list[Batch]] = []
+        self.connects = 0
+        self.down = False
+        #: Rows that the next writes refuse.
+        self.refuses: Callable[[Row], bool] = lambda row: False
+        #: Rows until a write breaks off; None: none does.
+        self.breaks_after: int | None = None
+        #: Writes that find the tunnels' numbers changed.
+        self.renumberings = 0
+        self.number = 1000
+        self.refused_attachment: str | None = None
+
+    def connect(self) -> None:
+        if self.down:
+            raise BackendError("the switch is down")
+        self.connects += 1
+
+    def close(self) -> None:
+        pass
+
+    def poll(self) -> None:
+        if self.down:
+            raise BackendError("the switch went away")
+
+    def refuse(self, attachment: Attachment) -> str | None:
+        return self.refused_attachment
+
+    def base(self) -> tuple[Row, ...]:
+        return (("base", "patch"), ("base", "learn"))
+
+    def render(self, fact: Fact) -> tuple[Row, ...]:
+        if isinstance(fact, VtepFact):
+            return (("tunnel", fact.vtep, self.number), ("from tunnel", fact.vtep, self.number))
+        return ((type(fact).__name__, *fact),)
+
+    def installed(self) -> set[Row]:
+        self.poll()
+        return set(self.rows)
+
+    def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
+        taken: list[Batch] = []
+        self.writes.append(taken)
+        refused: dict[Row, str] = {}
+        for batch in batches:
+            taken.append(batch)
+            self.poll()
+            if self.renumberings:
+                self.renumberings -= 1
+                self.number += 1
+                raise RenumberedError
+            for row, change in [(row, self.rows.discard) for row in batch.remove] + [
+                (row, self.rows.add) for row in batch.add
+            ]:
+                if self.breaks_after is not None:
+                    self.breaks_after -= 1
+                    if self.breaks_after < 0:
+                        self.breaks_after = None
+                        raise BackendError("the switch went away while it was written")
+                if self.refuses(row):
+                    refused[row] = "table full"
+                else:
+                    change(row)
+        return refused
+
+    def describe(self, row: Row) -> RowText:
+        assert isinstance(row, tuple)
+        kind, *rest = map(str, row)
+        if kind == "tunnel":
+            return RowText("tunnel", f"port-{rest[0]}", f"vxlan to {rest[0]}", f"ofport={rest[1]}")
+        return RowText("flow", kind, " ".join(rest), "")

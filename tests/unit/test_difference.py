@@ -1,0 +1,159 @@
+"""The difference engine against sets computed from scratch."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ovs_l2pop.difference import Difference, Row
+from ovs_l2pop.table import Key
+
+
+def key(number: int) -> Key:
+    return ("unicast", "network", str(number))
+
+
+def pending(difference: Difference) -> tuple[list[Row], list[Row]]:
+    return list(difference.to_add), list(difference.to_remove)
+
+
+def settled(*rows: str) -> Difference:
+    """One key that wants these rows, all installed."""
+    difference = Difference()
+    difference.want(key(1), rows)
+    difference.written(rows, ())
+    assert pending(difference) == ([], [])
+    return difference
+
+
+def test_wanted_rows_are_added_in_their_order() -> None:
+    difference = Difference()
+    difference.want(key(1), ("b", "a"))
+    difference.want(key(2), ("c", "a"))
+    assert pending(difference) == (["b", "a", "c"], [])
+
+
+def test_only_what_changed_is_written() -> None:
+    difference = settled("a", "b")
+    difference.want(key(1), ("b", "c"))
+    assert pending(difference) == (["c"], ["a"])
+
+
+def test_shared_row_goes_with_its_last_user() -> None:
+    difference = settled("tunnel")
+    difference.want(key(2), ("tunnel",))
+    assert pending(difference) == ([], [])
+    difference.want(key(1), ())
+    assert pending(difference) == ([], [])
+    difference.want(key(2), ())
+    assert pending(difference) == ([], ["tunnel"])
+    assert not list(difference)
+
+
+def test_row_that_moves_to_another_key_is_not_touched() -> None:
+    difference = settled("tunnel")
+    difference.want(key(1), ())
+    difference.want(key(2), ("tunnel",))
+    assert pending(difference) == ([], [])
+    assert difference.rows(key(2)) == ("tunnel",)
+    assert key(1) not in difference
+
+
+def test_refused_add_is_still_to_be_added() -> None:
+    difference = Difference()
+    difference.want(key(1), ("a", "b"))
+    difference.written(["a", "b"], [])
+    difference.refused(["b"])
+    assert pending(difference) == (["b"], [])
+
+
+def test_refused_remove_is_still_to_be_removed() -> None:
+    difference = settled("a", "b")
+    difference.want(key(1), ())
+    difference.written([], ["a", "b"])
+    difference.refused(["b"])
+    assert pending(difference) == ([], ["b"])
+
+
+def test_refused_add_that_nobody_wants_any_more() -> None:
+    difference = Difference()
+    difference.want(key(1), ("a",))
+    difference.written(["a"], [])
+    difference.want(key(1), ())
+    difference.refused(["a"])
+    assert pending(difference) == ([], [])
+
+
+def test_read_back_finds_what_is_missing_and_what_is_surplus() -> None:
+    difference = settled("a", "b")
+    difference.observed({"b", "x"})
+    assert pending(difference) == (["a"], ["x"])
+    assert difference.installed == {"b", "x"}
+
+
+KEYS = st.integers(1, 4).map(key)
+ROWS = st.lists(st.sampled_from("abcdef"), max_size=4).map(tuple)
+
+
+class AgainstSets(RuleBasedStateMachine):
+    """Any sequence of calls gives what two sets give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.difference = Difference()
+        self.rows: dict[Key, tuple[Row, ...]] = {}
+        self.installed: set[Row] = set()
+
+    @property
+    def wanted(self) -> set[Row]:
+        return {row for rows in self.rows.values() for row in rows}
+
+    @rule(key=KEYS, rows=ROWS)
+    def want(self, key: Key, rows: tuple[str, ...]) -> None:
+        self.difference.want(key, rows)
+        self.rows[key] = rows
+
+    @rule(installed=st.sets(st.sampled_from("abcdefxy")))
+    def observe(self, installed: set[Row]) -> None:
+        self.difference.observed(set(installed))
+        self.installed = set(installed)
+
+    @precondition(lambda self: self.difference.to_add or self.difference.to_remove)
+    @rule(data=st.data())
+    def write(self, data: st.DataObject) -> None:
+        """Some of what is due is written, and some of that refused."""
+        due = [(row, True) for row in self.difference.to_add]
+        due += [(row, False) for row in self.difference.to_remove]
+        tried = data.draw(st.lists(st.sampled_from(due), unique=True))
+        refused = data.draw(st.sets(st.sampled_from(tried))) if tried else set()
+        self.difference.written(
+            [row for row, adding in tried if adding], [row for row, adding in tried if not adding]
+        )
+        self.difference.refused(row for row, _ in refused)
+        for row, adding in set(tried) - refused:
+            (self.installed.add if adding else self.installed.discard)(row)
+
+    @rule()
+    def write_everything(self) -> None:
+        self.difference.written(*pending(self.difference))
+        self.installed = self.wanted
+        assert pending(self.difference) == ([], [])
+
+    @rule(key=KEYS)
+    def want_the_same_again(self, key: Key) -> None:
+        before = pending(self.difference)
+        self.difference.want(key, self.difference.rows(key))
+        assert pending(self.difference) == before
+
+    @invariant()
+    def agrees(self) -> None:
+        assert set(self.difference.to_add) == self.wanted - self.installed
+        assert set(self.difference.to_remove) == self.installed - self.wanted
+        assert set(self.difference.wanted) == self.wanted
+        assert self.difference.installed == self.installed
+        assert set(self.difference) == {key for key, rows in self.rows.items() if rows}
+        for key, rows in self.rows.items():
+            assert self.difference.rows(key) == rows
+
+
+TestAgainstSets = AgainstSets.TestCase
+TestAgainstSets.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -1,0 +1,190 @@
+"""The table on disk, whatever happened to it."""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ovs_l2pop.agent import store as module
+from ovs_l2pop.agent.store import FILE_NAME, Store
+from ovs_l2pop.errors import ConfigError
+
+
+def content(directory: Path) -> bytes:
+    return (directory / FILE_NAME).read_bytes()
+
+
+def reopened(directory: Path) -> list[Any]:
+    store = Store(directory)
+    messages = list(store.load())
+    store.close()
+    return messages
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ovs-l2pop"
+
+
+def test_nothing_yet(directory: Path) -> None:
+    assert reopened(directory) == []
+
+
+def test_what_is_appended_survives(directory: Path) -> None:
+    store = Store(directory)
+    store.append([b'{"a":1}', b'{"b":"\xc3\xa4"}'])
+    store.append([])
+    store.append([b"[2]"])
+    store.close()
+    assert reopened(directory) == [{"a": 1}, {"b": "ä"}, [2]]
+
+
+def test_what_is_appended_survives_a_kill(directory: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from ovs_l2pop.agent.store import Store;"
+        "store = Store(Path(sys.argv[1])); store.append([b'1', b'2']);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(directory)], check=False)
+    assert killed.returncode == -9
+    assert reopened(directory) == [1, 2]
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"a":1}', b"\x00\x00", b'"\xc3'])
+def test_last_line_that_was_being_written(directory: Path, torn: bytes) -> None:
+    """It was never acknowledged, so it is dropped, and what comes after it is whole again."""
+    store = Store(directory)
+    store.append([b"1", b"2"])
+    store.close()
+    with (directory / FILE_NAME).open("ab") as file:
+        file.write(torn)
+    store = Store(directory)
+    assert list(store.load()) == [1, 2]
+    store.append([b"3"])
+    store.close()
+    assert content(directory) == b"1\n2\n3\n"
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"no json", b"{", b"\x00\xff\xfe", b"", b'"\xff"', b"[" * 3000, b"1" * 5000]
+)
+def test_garbage_in_the_middle(directory: Path, garbage: bytes) -> None:
+    store = Store(directory)
+    store.append([b"1", garbage, b"2"])
+    assert list(store.load()) == [1, 2]
+    store.close()
+
+
+def test_rewrite(directory: Path) -> None:
+    store = Store(directory)
+    store.append([b"1"] * 10)
+    store.rewrite({"n": n} for n in range(3))
+    store.append([b"7"])
+    store.close()
+    assert content(directory) == b'{"n":0}\n{"n":1}\n{"n":2}\n7\n'
+
+
+def test_rewrite_that_fails_leaves_the_old_file(directory: Path) -> None:
+    def messages() -> Any:
+        yield {"n": 1}
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = Store(directory)
+    store.append([b"1"])
+    with pytest.raises(OSError, match="No space"):
+        store.rewrite(messages())
+    store.append([b"2"])
+    store.close()
+    assert reopened(directory) == [1, 2]
+
+
+def test_left_over_of_an_interrupted_rewrite(directory: Path) -> None:
+    store = Store(directory)
+    (directory / "table.new").write_bytes(b"half a l")
+    store.rewrite([{"n": 1}])
+    store.close()
+    assert reopened(directory) == [{"n": 1}]
+    assert sorted(path.name for path in directory.iterdir()) == ["lock", FILE_NAME]
+
+
+def test_full_disk(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could be written of a line is taken back: it would spoil the next one."""
+    store = Store(directory)
+    store.append([b"1"])
+
+    def half(fd: int, data: bytes) -> None:
+        os.write(fd, bytes(data)[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_all", half)
+        with pytest.raises(OSError, match="No space"):
+            store.append([b'{"lost": true}'])
+    assert store.bloated  # a rewrite brings back what was lost
+    store.append([b"2"])
+    store.close()
+    assert reopened(directory) == [1, 2]
+
+
+def test_rewrite_is_due_when_the_file_has_grown(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SLACK", 100)
+    store = Store(directory)
+
+    def due_after(size: int) -> bool:
+        store.append([b"1" * size])
+        return store.bloated
+
+    assert [due_after(90), due_after(90)] == [False, True]
+    store.rewrite([{"n": "1" * 1000}])
+    assert [due_after(1000), due_after(1000)] == [False, True]  # as much again as the table
+    store.close()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_the_owner_can_read(directory: Path) -> None:
+    mask = os.umask(0)
+    try:
+        store = Store(directory)
+        store.rewrite([{"n": 1}])
+        store.close()
+    finally:
+        os.umask(mask)
+    assert mode(directory) == 0o700
+    assert {path.name: mode(path) for path in directory.iterdir()} == {
+        FILE_NAME: 0o600,
+        "lock": 0o600,
+    }
+
+
+def test_one_agent_at_a_time(directory: Path) -> None:
+    first = Store(directory)
+    for _ in range(3):
+        with pytest.raises(ConfigError, match=f"state_path {directory} is in use by another agent"):
+            Store(directory)
+    first.close()
+    Store(directory).close()
+
+
+def test_directory_that_can_not_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"state_path .*: .*Not a directory"):
+        Store(tmp_path / "file" / "state")
+
+
+def test_file_that_can_not_be_opened_leaves_no_lock(directory: Path) -> None:
+    (directory / FILE_NAME).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="Is a directory"):
+        Store(directory)
+    (directory / FILE_NAME).rmdir()
+    Store(directory).close()
