@@ -96,6 +96,33 @@ class Detach(NamedTuple):
 Change = AddEntries | RemoveEntries | Attachment | Detach
 
 
+def to_message(change: Change) -> dict[str, object]:
+    """The message that makes this change and no other: the reverse of :class:`Parser`."""
+    match change:
+        case Attachment(network_id, segment, local_vlan, bridge):
+            message: dict[str, object] = {
+                "method": "attach_network",
+                "network_id": network_id,
+                "network_type": segment.network_type,
+                "segment_id": segment.segment_id,
+                "local_vlan": local_vlan,
+            }
+            return message | ({"bridge": bridge} if bridge else {})
+        case Detach(network_id):
+            return {"method": "detach_network", "network_id": network_id}
+    pairs = [[entry.mac, entry.ip] for entry in change.entries]
+    if change.flooding:
+        pairs.append([FLOODING_MAC, FLOODING_IP])
+    body: dict[str, object] = {"ports": {change.vtep: pairs}}
+    if isinstance(change, RemoveEntries):
+        return {"method": "remove_fdb_entries", "fdb_entries": {change.network_id: body}}
+    if change.segment is None:
+        update = {"chg_ip": {change.network_id: {change.vtep: {"after": pairs}}}}
+        return {"method": "update_fdb_entries", "fdb_entries": update}
+    body |= change.segment._asdict()
+    return {"method": "add_fdb_entries", "fdb_entries": {change.network_id: body}}
+
+
 class Refusal(NamedTuple):
     """One thing that was not applied: where it stood, what it was, what is wrong with it."""
 
@@ -284,8 +311,10 @@ class Parser:
             self._refuse(where, error)
             return
         # Either list may be missing: an address that only came or only went (Neutron bug 1367881).
-        before, _ = self._pairs(lists.get("before", []), vtep, f"{where} before")
-        after, _ = self._pairs(lists.get("after", []), vtep, f"{where} after")
+        before, floods = self._pairs(lists.get("before", []), vtep, f"{where} before")
+        after, floods_too = self._pairs(lists.get("after", []), vtep, f"{where} after")
+        if floods or floods_too:
+            self._refuse(where, _InvalidError(FLOODING_MAC, "the flooding entry has no address"))
         # What comes goes in first: a VTEP that loses its last entry is forgotten, and with it the
         # segment that it announced, which this message doesn't tell again.
         if after:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ovs_l2pop.backends import Backend, Batch, RenumberedError, RowText
 from ovs_l2pop.difference import Difference, Row
+from ovs_l2pop.errors import BackendError
 from ovs_l2pop.table import ForwardingTable, Key
 
 _BASE: Key = ("base", "", "")
@@ -12,6 +13,9 @@ _BASE: Key = ("base", "", "")
 #: Keys rendered before what they need is handed to the backend: small enough that the dataplane
 #: begins early, large enough that what a hand-over costs does not matter.
 _SLICE = 10_000
+
+#: How often in a row the dataplane may give other numbers than rows were rendered with.
+_MAX_RENUMBERINGS = 3
 
 
 class Drift(NamedTuple):
@@ -37,6 +41,7 @@ class Reconciler:
         self.refused: dict[Row, str] = {}
         #: Rows written since the start, added and removed.
         self.written = 0
+        self._renumberings = 0
 
     def resync(self) -> Mapping[Row, str]:
         """Connect, render everything, read back what is there, and write the difference.
@@ -46,7 +51,8 @@ class Reconciler:
         self._backend.connect()
         self._table.take_dirty()
         self.difference.want(_BASE, self._backend.base())
-        self._render({*self._table.keys(), *self.difference} - {_BASE})
+        keys = dict.fromkeys((*self._table.keys(), *self.difference))
+        self._render(key for key in keys if key != _BASE)
         self.difference.observed(self._backend.installed())
         self.refused.clear()
         return self.apply()
@@ -70,10 +76,17 @@ class Reconciler:
         """
         try:
             refused = self._backend.write(self._batches(fresh))
-        except RenumberedError:
+        except RenumberedError as error:
+            self._renumberings += 1
+            if self._renumberings > _MAX_RENUMBERINGS:
+                self._renumberings = 0
+                raise BackendError("the dataplane gives other numbers each time") from error
             return self.resync()
-        self.difference.refused(refused)
+        self._renumberings = 0
         self.refused.update(refused)
+        if refused:
+            # A refused row may have been meant to replace another: look what is there.
+            self.difference.observed(self._backend.installed())
         return refused
 
     def drift(self) -> Drift:

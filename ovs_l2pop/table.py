@@ -11,13 +11,13 @@ newest of those left takes over. What is resolved this way is a *fact*, the only
 backends see.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from ovs_l2pop.messages import (
-    FLOODING_IP,
-    FLOODING_MAC,
     AddEntries,
     Attachment,
     Change,
@@ -26,6 +26,7 @@ from ovs_l2pop.messages import (
     Refusal,
     RemoveEntries,
     Segment,
+    to_message,
 )
 
 #: Names a fact, also while it does not hold: its kind ("network", "vtep", "flood", "unicast" or
@@ -273,21 +274,13 @@ class ForwardingTable:
         """Messages that build an equal table, claims in the same order."""
         for network_id, network in self._networks.items():
             if network.attachment is not None:
-                _, segment, local_vlan, bridge = network.attachment
-                attach: dict[str, object] = {
-                    "method": "attach_network",
-                    "network_id": network_id,
-                    "network_type": segment.network_type,
-                    "segment_id": segment.segment_id,
-                    "local_vlan": local_vlan,
-                }
-                yield attach | ({"bridge": bridge} if bridge else {})
+                yield to_message(network.attachment)
             for vtep, known in network.vteps.items():
                 if known.flooding:
-                    pairs = [[FLOODING_MAC, FLOODING_IP]]
-                    yield _announcement(network_id, known.segment, vtep, pairs)
-            for vtep, pairs in _runs(network.entries):
-                yield _announcement(network_id, network.vteps[vtep].segment, vtep, pairs)
+                    yield to_message(AddEntries(network_id, known.segment, vtep, [], True))
+            for vtep, entries in _runs(network.entries):
+                segment = network.vteps[vtep].segment
+                yield to_message(AddEntries(network_id, segment, vtep, entries, False))
 
     def _keys(self, network_id: str) -> Iterator[Key]:
         network = self._networks[network_id]
@@ -400,28 +393,8 @@ class ForwardingTable:
             del self._networks[network_id]
 
 
-def _runs(entries: Iterable[Entry]) -> Iterator[tuple[str, list[list[str]]]]:
-    """The entries as (VTEP, pairs), a new run whenever the VTEP changes: order is kept."""
-    vtep, pairs = "", list[list[str]]()
-    for entry in entries:
-        if entry.vtep != vtep or len(pairs) == 1000:
-            if pairs:
-                yield vtep, pairs
-            vtep, pairs = entry.vtep, []
-        pairs.append([entry.mac, entry.ip])
-    if pairs:
-        yield vtep, pairs
-
-
-def _announcement(
-    network_id: str, segment: Segment | None, vtep: str, pairs: list[list[str]]
-) -> dict[str, object]:
-    if segment is None:
-        update = {"chg_ip": {network_id: {vtep: {"after": pairs}}}}
-        return {"method": "update_fdb_entries", "fdb_entries": update}
-    body = {
-        "network_type": segment.network_type,
-        "segment_id": segment.segment_id,
-        "ports": {vtep: pairs},
-    }
-    return {"method": "add_fdb_entries", "fdb_entries": {network_id: body}}
+def _runs(entries: Iterable[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    """The entries as (VTEP, entries), a new run whenever the VTEP changes: order is kept."""
+    for vtep, group in itertools.groupby(entries, attrgetter("vtep")):
+        while run := list(itertools.islice(group, 1000)):
+            yield vtep, run

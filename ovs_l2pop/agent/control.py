@@ -99,15 +99,16 @@ class _Handler(socketserver.StreamRequestHandler):
         self._buffer = bytearray()
         try:
             lines = self._lines(block=True)
-            if not lines:
-                return
-            request = json.loads(lines.pop(0))
+            request = json.loads(lines.pop(0) if lines else b"")
             command = request.get("command") if isinstance(request, dict) else None
             answer = self._send(lines) if command == "send" else self._ask(command, request)
         except (ValueError, RecursionError) as error:
             answer = {"error": f"request is not JSON: {error}"}
         except L2popError as error:
             answer = {"error": str(error)}
+        except Exception as error:
+            LOG.exception("a command failed")
+            answer = {"error": f"internal error: {error!r}"}
         self.wfile.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
 
     def _ask(self, command: object, request: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class _Handler(socketserver.StreamRequestHandler):
             else:
                 futures.append(self.server.agent.submit(lines))
                 lines, size = [], 0
-        if lines:
+        if lines or not futures:  # also who sends nothing learns whether the switch is in line
             futures.append(self.server.agent.submit(lines))
         return _summary(future.result() for future in futures)
 

@@ -21,7 +21,7 @@ from ovs_l2pop.agent.store import Store
 from ovs_l2pop.backends import Backend
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment, Change, Parser, Refusal
+from ovs_l2pop.messages import Attachment, Change, Parser, Refusal, to_message
 from ovs_l2pop.reconciler import Drift, Reconciler
 from ovs_l2pop.table import ForwardingTable
 
@@ -108,10 +108,10 @@ class Agent:
                 outcome.refusals.append(Refusal("message", text, f"not JSON: {error}"))
                 continue
             found, refused = parser.parse(message)
-            if found:
-                changes += found
-                kept.append(line)
+            changes += found
             outcome.refusals += refused
+            # What is refused now is not to be refused again at every start.
+            kept += [json.dumps(to_message(c)).encode() for c in found] if refused else [line]
         future: Future[Outcome] = Future()
         self._jobs.put(_Messages(kept, changes, outcome, future))
         return future

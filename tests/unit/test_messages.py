@@ -574,3 +574,27 @@ def test_one_thing_inserted_leaves_all(message: Message, data: st.DataObject, ju
         for entry in change.entries
     }
     assert found.issuperset((network, entry) for network, entry, _ in entries_with_paths(message))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Attachment(N, Segment("vxlan", 1001), 5),
+        Attachment(N, Segment("gre", 7), None, "br-blue"),
+        Detach(N),
+        AddEntries(N, Segment("vxlan", 1), A, [Entry(MAC1, "10.0.0.5", A)], True),
+        AddEntries(N, Segment("vxlan", 1), A, [], True),
+        AddEntries(N, None, A, [Entry(MAC1, "2001:db8::5", A)], False),
+        RemoveEntries(N, A, [Entry(MAC1, "10.0.0.5", A)], True),
+    ],
+)
+def test_a_change_as_message_is_that_change(change: Change) -> None:
+    assert Parser().parse(json.loads(json.dumps(messages.to_message(change)))) == ([change], [])
+
+
+def test_flooding_entry_in_chg_ip_is_refused_and_the_rest_applies() -> None:
+    lists = {"before": [FLOODING], "after": [[MAC1, "10.0.0.6"]]}
+    message = {"method": "update_fdb_entries", "fdb_entries": {"chg_ip": {N: {A: lists}}}}
+    changes, refusals = Parser().parse(message)
+    assert changes == [AddEntries(N, None, A, [Entry(MAC1, "10.0.0.6", A)], False)]
+    assert [refusal.offender for refusal in refusals] == [messages.FLOODING_MAC]

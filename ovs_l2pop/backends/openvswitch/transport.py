@@ -96,17 +96,17 @@ class ManagementSocket:
     def send(self, data: bytes) -> None:
         """Write all. Reads as well while the switch does not take more: it may be blocked on us."""
         view = memoryview(data)
+        moved = time.monotonic()
         while view:
             try:
                 view = view[self._socket.send(view) :]
+                moved = time.monotonic()
             except BlockingIOError:
-                readable, writable, _ = select.select(
-                    [self._socket], [self._socket], [], self._timeout
-                )
+                if time.monotonic() - moved >= self._timeout:
+                    raise self._lost("takes nothing any more") from None
+                readable, _, _ = select.select([self._socket], [self._socket], [], self._timeout)
                 if readable:
                     self._fill()
-                if not readable and not writable:
-                    raise self._lost("takes nothing any more") from None
             except OSError as error:
                 raise self._lost(error.strerror or str(error)) from error
 
