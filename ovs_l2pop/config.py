@@ -1,6 +1,7 @@
 """The options, for oslo.config; ``etc/ovs-l2pop.conf.sample`` is made from them."""
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from oslo_config import cfg
@@ -77,6 +78,7 @@ OPENVSWITCH_OPTS = [
     cfg.PortOpt(
         "vxlan_udp_port",
         default=4789,
+        min=1,
         help="UDP destination port of VXLAN tunnels (4789: IANA's).",
     ),
     cfg.BoolOpt(
@@ -118,13 +120,24 @@ def load(arguments: Sequence[str]) -> Any:
         conf.register_opts(options, group=group)
     try:
         conf(list(arguments), project="ovs-l2pop")
-        if conf.ovs_l2pop.local_ip is None:
-            raise ConfigError("[ovs_l2pop] local_ip is not set: the address of this host's VTEP")
         for group, options in list_opts():  # values are checked when they are read
             for option in options:
                 getattr(conf[group], option.dest)
+        _check_local_ip(conf)
+        if conf.openvswitch.tos not in (None, "inherit") and int(conf.openvswitch.tos, 0) > 255:
+            raise ConfigError(f"[openvswitch] tos {conf.openvswitch.tos} is over 255")
     except cfg.ConfigFilesNotFoundError as error:
         raise ConfigError(str(error)) from error
     except (cfg.Error, ValueError) as error:
         raise ConfigError(str(error)) from error
     return conf
+
+
+def _check_local_ip(conf: Any) -> None:
+    """It must be an address that a host can have; in canonical notation, as in messages."""
+    if conf.ovs_l2pop.local_ip is None:
+        raise ConfigError("[ovs_l2pop] local_ip is not set: the address of this host's VTEP")
+    address = ip_address(conf.ovs_l2pop.local_ip)
+    if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
+        raise ConfigError(f"[ovs_l2pop] local_ip {address} can't be the address of a VTEP")
+    conf.set_override("local_ip", str(address), group="ovs_l2pop")

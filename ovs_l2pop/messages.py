@@ -139,11 +139,11 @@ class _InvalidError(Exception):
 
     def __init__(self, offender: object, reason: str) -> None:
         super().__init__(reason)
-        self.offender = _quote(offender)
+        self.offender = quote(offender)
         self.reason = reason
 
 
-def _quote(value: object) -> str:
+def quote(value: object) -> str:
     """The offender as text, bounded: a log line must not grow with hostile input."""
     if isinstance(value, (dict, list)) and len(value) > 8:
         return f"{type(value).__name__} of {len(value)} elements"
@@ -340,7 +340,7 @@ class Parser:
         self, value: object, what: str = "fdb_entries"
     ) -> Iterator[tuple[str, dict[str, Any], str]]:
         for key, body in _mapping(value, what).items():
-            where = f"{what} of network {_quote(key)}"
+            where = f"{what} of network {quote(key)}"
             try:
                 network_id = _uuid(key)
                 yield network_id, _mapping(body, "a network"), where

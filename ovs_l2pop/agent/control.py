@@ -11,6 +11,7 @@ The answer is one object: ``{"error": …}``, or what the command gives.
 """
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -40,7 +41,7 @@ _BATCH_BYTES = 64 << 20
 
 
 class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Listens until :meth:`close`.
+    """Takes its place when made, answers from :meth:`start` until :meth:`close`.
 
     :raises ConfigError: the socket can't be made, or another agent answers on it.
     """
@@ -53,23 +54,37 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.agent = agent
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove_stale(path)
+            super().__init__(str(path), _Handler, bind_and_activate=False)
             mask = os.umask(0o177)  # from its first moment for the owner alone
             try:
-                super().__init__(str(path), _Handler)
+                self.server_bind()
             finally:
                 os.umask(mask)
+        except BlockingIOError as error:
+            raise ConfigError(f"control_socket {path}: another agent uses it") from error
         except OSError as error:
             raise ConfigError(f"control_socket {path}: {error}") from error
         self._path = path
-        self._thread = threading.Thread(target=self.serve_forever, name="control", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(0.05,), name="control", daemon=True
+        )
+
+    def start(self) -> None:
+        """Let commands in."""
+        self.server_activate()
         self._thread.start()
 
     def close(self) -> None:
-        self.shutdown()
+        """Let none in any more, and leave the place to another agent."""
+        if self._thread.is_alive():
+            self.shutdown()
         self.server_close()
         with contextlib.suppress(OSError):
             self._path.unlink()
+        os.close(self._lock)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         LOG.debug("a command went away", exc_info=True)
@@ -146,7 +161,9 @@ class _Handler(socketserver.StreamRequestHandler):
     _closed = False
 
     def _arrives(self, timeout: float) -> bool:
-        return bool(select.select([self.connection], [], [], timeout)[0])
+        poll = select.poll()  # select() can't take descriptors from 1,024
+        poll.register(self.connection, select.POLLIN)
+        return bool(poll.poll(1000 * timeout))
 
     def _lines(self, block: bool) -> list[bytes]:
         """Whole lines that have arrived; the last may lack its end when the sender is done."""

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.backends import Backend
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment, Change, Parser, Refusal, to_message
+from ovs_l2pop.messages import Attachment, Change, Parser, Refusal, quote, to_message
 from ovs_l2pop.reconciler import Drift, Reconciler
 from ovs_l2pop.table import ForwardingTable
 
@@ -31,10 +31,11 @@ _T = TypeVar("_T")
 
 #: Seconds between looks at an idle dataplane.
 _POLL_INTERVAL = 1.0
-#: Seconds until the dataplane is tried again: doubled from the first to the last.
+#: Seconds until the dataplane is tried again: doubled from the first to the last. Looked at every
+#: poll interval.
 _FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
-#: Seconds after which rows that the dataplane refused are tried again.
-_REFUSED_RETRY = 30.0
+#: Seconds after which rows that the dataplane refused are tried again: doubled to the last.
+_REFUSED_RETRY, _LAST_REFUSED_RETRY = 30.0, 600.0
 #: Seconds that an ending agent waits for what it is writing.
 _STOP_TIMEOUT = 10.0
 
@@ -48,10 +49,14 @@ class Outcome:
     pending: str | None = None
 
 
+class _Message(NamedTuple):
+    line: bytes | None  #: as it came; None where part of it was refused
+    changes: list[Change]
+
+
 @dataclass(slots=True)
 class _Messages:
-    lines: list[bytes]
-    changes: list[Change]
+    messages: list[_Message]
     outcome: Outcome
     future: "Future[Outcome]"
 
@@ -76,16 +81,25 @@ class Agent:
         self._trouble: str | None = "not connected yet"
         self._delay = _FIRST_RETRY
         self._next_try = 0.0
-        self._refused_at = 0.0
+        self._retry_refused_at = 0.0
+        self._refused_delay = _REFUSED_RETRY
+        self._next_look = 0.0
+        #: Why the last messages may not survive a restart.
+        self._unkept: str | None = None
+        #: The file holds messages that this configuration refuses.
+        self._parked = False
         self._logged: set[str] = set()
 
     # -- for other threads -------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Load the table and bring the dataplane in line with it."""
+    def start(self) -> "Future[None]":
+        """Load the table and begin to bring the dataplane in line with it.
+
+        :returns: ends when that was tried for the first time.
+        """
         self._load()
         self._thread.start()
-        self.call(lambda: None).result()
+        return self.call(lambda: None)
 
     def stop(self) -> None:
         """Finish what was begun and leave the dataplane as it is."""
@@ -98,22 +112,20 @@ class Agent:
         """Take in messages, one JSON object a line; the future ends when they are written."""
         outcome = Outcome()
         parser = Parser(self.local_ip)
-        kept: list[bytes] = []
-        changes: list[Change] = []
+        taken: list[_Message] = []
         for line in lines:
             try:
                 message = json.loads(line)
             except (ValueError, RecursionError) as error:
                 text = line[:60].decode(errors="backslashreplace")
-                outcome.refusals.append(Refusal("message", text, f"not JSON: {error}"))
+                outcome.refusals.append(Refusal(f"message ({error})", quote(text), "not JSON"))
                 continue
-            found, refused = parser.parse(message)
-            changes += found
+            changes, refused = parser.parse(message)
             outcome.refusals += refused
-            # What is refused now is not to be refused again at every start.
-            kept += [json.dumps(to_message(c)).encode() for c in found] if refused else [line]
+            if changes:
+                taken.append(_Message(None if refused else line, changes))
         future: Future[Outcome] = Future()
-        self._jobs.put(_Messages(kept, changes, outcome, future))
+        self._jobs.put(_Messages(taken, outcome, future))
         return future
 
     def call(self, function: Callable[[], Any]) -> "Future[Any]":
@@ -166,16 +178,23 @@ class Agent:
                 LOG.warning("kept on disk, refused now: %s", refusal)
             refused = refused or bool(refusals)
         # What a new configuration refuses must be there again when that is taken back.
+        self._parked = refused
         if not refused:
-            self._store.rewrite(self.table.messages())
+            try:
+                self._store.rewrite(self.table.messages())
+            except OSError as error:
+                LOG.error("the table's file could not be written anew: %s", error)
 
     def _run(self) -> None:
         self._guarded(lambda: self._connected(now=True))
         while True:
+            # By the clock, not when there is nothing else to do: there may always be something.
+            if time.monotonic() >= self._next_look:
+                self._guarded(self._look)
+                self._next_look = time.monotonic() + _POLL_INTERVAL
             try:
                 jobs = [self._jobs.get(timeout=self._pause())]
             except queue.Empty:
-                self._guarded(self._idle)
                 continue
             with contextlib.suppress(queue.Empty):
                 while True:
@@ -198,16 +217,15 @@ class Agent:
             self._lost(BackendError(f"internal error: {error!r}"))
 
     def _pause(self) -> float:
-        if self._trouble is None:
-            return _POLL_INTERVAL
-        return max(0.0, min(_POLL_INTERVAL, self._next_try - time.monotonic()))
+        return max(0.0, self._next_look - time.monotonic())
 
-    def _idle(self) -> None:
+    def _look(self) -> None:
+        """Is the dataplane still there, and as we left it?"""
         if not self._connected():
             return
         try:
             self._backend.poll()
-            if self.reconciler.refused and time.monotonic() - self._refused_at > _REFUSED_RETRY:
+            if self.reconciler.refused and time.monotonic() >= self._retry_refused_at:
                 self.reconciler.retry_refused()
                 self._refusals(self.reconciler.apply())
         except BackendError as error:
@@ -215,21 +233,31 @@ class Agent:
 
     def _take_in(self, batch: list[_Messages]) -> None:
         written: list[Refusal] = []
+        kept: list[bytes] = []
 
         def take_in() -> None:
-            for messages in batch:
-                for change in messages.changes:
-                    if (refusal := self._apply(change)) is not None:
-                        messages.outcome.refusals.append(refusal)
-            self._keep(batch)
+            for job in batch:
+                for message in job.messages:
+                    kept.extend(self._apply_all(message, job.outcome))
+            self._keep(kept)
             written.extend(self._follow())
 
         self._guarded(take_in)
-        for messages in batch:
-            messages.outcome.refusals += written
-            messages.outcome.pending = self._trouble
-            self._log(messages.outcome.refusals)
-            messages.future.set_result(messages.outcome)
+        for job in batch:
+            job.outcome.refusals += written
+            job.outcome.pending = self._trouble or self._unkept
+            self._log(job.outcome.refusals)
+            job.future.set_result(job.outcome)
+
+    def _apply_all(self, message: _Message, outcome: Outcome) -> list[bytes]:
+        """Take one message in; the lines to keep of it. What is refused is not kept: it must not
+        come to life when the table or the configuration is another one."""
+        refusals = [self._apply(change) for change in message.changes]
+        outcome.refusals += [refusal for refusal in refusals if refusal is not None]
+        if message.line is not None and not any(refusals):
+            return [message.line]
+        accepted = zip(message.changes, refusals, strict=True)
+        return [json.dumps(to_message(c)).encode() for c, refusal in accepted if refusal is None]
 
     def _apply(self, change: Change) -> Refusal | None:
         if isinstance(change, Attachment) and (reason := self._backend.refuse(change)):
@@ -239,9 +267,13 @@ class Agent:
     def _follow(self) -> list[Refusal]:
         """Bring the dataplane in line; what it refused."""
         try:
-            return self._refusals(self._in_line(self.reconciler.follow))
+            return self._refusals(self._in_line(self._poll_and_follow))
         except BackendError:
             return []  # it is written as soon as there is a connection
+
+    def _poll_and_follow(self) -> Mapping[Row, str]:
+        self._backend.poll()  # else a write of nothing would not notice that the switch is gone
+        return self.reconciler.follow()
 
     def _in_line(self, step: Callable[[], _T]) -> _T:
         """Do something with the dataplane, once more where the connection turns out to be lost.
@@ -259,19 +291,25 @@ class Agent:
     def _refusals(self, refused: Mapping[Row, str]) -> list[Refusal]:
         """What the dataplane refused, as what it is told to people."""
         if refused:
-            self._refused_at = time.monotonic()
+            self._retry_refused_at = time.monotonic() + self._refused_delay
+            self._refused_delay = min(2 * self._refused_delay, _LAST_REFUSED_RETRY)
+        elif not self.reconciler.refused:
+            self._refused_delay = _REFUSED_RETRY
         texts = ((self.reconciler.describe(row), reason) for row, reason in refused.items())
         return [
             Refusal("switch", f"{text.kind} {text.place} {text.what}", reason)
             for text, reason in texts
         ]
 
-    def _keep(self, batch: list[_Messages]) -> None:
+    def _keep(self, lines: list[bytes]) -> None:
+        """On disk before anything is acknowledged."""
         try:
-            self._store.append(line for messages in batch for line in messages.lines)
-            if self._store.bloated:
+            self._store.append(lines)
+            if self._store.bloated and not self._parked:
                 self._store.rewrite(self.table.messages())
+            self._unkept = None
         except OSError as error:
+            self._unkept = f"in the switch, but not kept on disk: {error}"
             LOG.error("the table could not be kept on disk: %s", error)
 
     def _connected(self, now: bool = False) -> bool:
@@ -295,6 +333,7 @@ class Agent:
             LOG.warning("the dataplane can't be written, will try again: %s", error)
         self._trouble = str(error)
         self._next_try = time.monotonic() + self._delay
+        self._next_look = min(self._next_look, self._next_try)
         self._delay = min(2 * self._delay, _LAST_RETRY)
 
     def _log(self, refusals: list[Refusal]) -> None:

@@ -3,14 +3,17 @@
 import argparse
 import gc
 import logging
+import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 from ovs_l2pop.cli.base import Command
+from ovs_l2pop.paths import CONTROL_SOCKET
 
 LOG = logging.getLogger("ovs_l2pop")
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Agent(Command):
@@ -55,25 +58,31 @@ class Agent(Command):
         except NoMatches as error:
             raise ConfigError(f"[ovs_l2pop] backend {options.backend} is not installed") from error
 
-        ended = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: ended.set())
-        # State first: its lock keeps a second agent off the dataplane.
-        store = Store(Path(options.state_path))
-        service = Service(options.local_ip, backend.from_config(conf), store)
+        # --socket wins over the option: one configuration can serve two agents in a test.
+        given = getattr(parsed_args, "socket", None) or self.app.options.socket
+        path = Path(options.control_socket if given == CONTROL_SOCKET else given).absolute()
+        # What happens comes through a pipe, signals as their numbers. A handler in Python could
+        # run too late: a signal may come just before the main thread waits.
+        events, tell = os.pipe()
+        os.set_blocking(tell, False)
+        signal.set_wakeup_fd(tell)
+        for number in _ENDING:
+            signal.signal(number, lambda *_: None)
         # The table is millions of small objects that live long and hold no cycles: looking
         # through them for garbage at the usual pace takes a third of a large write's time.
         gc.set_threshold(200_000, 50, 1000)
-        service.start()
+        # State and socket first: a second agent must fail before it touches the dataplane.
+        store = Store(Path(options.state_path).absolute())
+        service = Service(options.local_ip, backend.from_config(conf), store)
+        control = ControlServer(path, service)
         try:
-            # --socket wins over the option: one configuration can serve two agents in a test.
-            path = getattr(parsed_args, "socket", None) or options.control_socket
-            control = ControlServer(Path(path), service)
-            LOG.info("ready: VTEP %s, control socket %s", options.local_ip, path)
-            ended.wait()
+            service.start().add_done_callback(lambda _: os.write(tell, b"\0"))
+            while os.read(events, 1)[0] not in _ENDING:  # else the dataplane was tried
+                control.start()
+                LOG.info("ready: VTEP %s, control socket %s", options.local_ip, path)
             LOG.info("ending; the dataplane stays as it is")
-            control.close()
         finally:
+            control.close()
             service.stop()
         return 0
 
@@ -86,5 +95,7 @@ def _log_to_stderr(level: int) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root.addHandler(handler)
     root.setLevel(level)
-    for chatty in ("ovsdbapp", "stevedore", "os_ken"):
+    for chatty in ("stevedore", "os_ken"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It logs, with a traceback, what it raises as well.
+    logging.getLogger("ovsdbapp").setLevel(logging.CRITICAL)

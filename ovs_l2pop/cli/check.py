@@ -24,7 +24,12 @@ class Check(Lister):
 
 
 class Diff(Lister):
-    """List what repair would write: add what is missing, delete what is surplus."""
+    """List what repair would write: add what is missing, delete what is surplus.
+
+    Exit code 2 where it can't be told.
+    """
+
+    failure = 2
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
         answer = ask(self.socket_path(parsed_args), {"command": "check"})

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, EXPERIMENTER = 0, 1, 2, 3, 4
+FLOW_MOD, GROUP_MOD = 14, 15
 MULTIPART_REQUEST, MULTIPART_REPLY = 18, 19
 OPEN, COMMIT = 0, 4
 ONF = 0x4F4E4600
@@ -49,8 +50,10 @@ class FakeSwitch:
         self.instead: bytes | None = None
 
         self.received: list[tuple[int, int, bytes]] = []  # (type, xid, body)
-        #: Bundles that were executed.
+        #: Bundles that were executed, but for empty ones.
         self.bundles: list[list[Inner]] = []
+        #: Messages that were executed outside of a bundle.
+        self.singles: list[Inner] = []
         self._pending: dict[int, list[tuple[int, Inner]]] = {}
         self._done = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
@@ -62,7 +65,7 @@ class FakeSwitch:
 
     @property
     def executed(self) -> list[Inner]:
-        return [inner for bundle in self.bundles for inner in bundle]
+        return [inner for bundle in self.bundles for inner in bundle] + self.singles
 
     def read_all(self) -> None:
         """Wait until all is read of who has closed the connection."""
@@ -113,6 +116,12 @@ class FakeSwitch:
             self._multipart(xid, body)
         elif kind == EXPERIMENTER:
             self._experimenter(xid, body)
+        elif kind in (FLOW_MOD, GROUP_MOD):
+            inner = (kind, body)
+            if (error := self.unreadable(inner) or self.refuses(inner)) is not None:
+                self._error(xid, error)
+            else:
+                self.singles.append(inner)
         return True
 
     @staticmethod
@@ -153,7 +162,8 @@ class FakeSwitch:
                 self._error(inner_xid, error)
                 self._error(xid, (0xFFFF, 9))
                 return
-        self.bundles.append([inner for _, inner in listed])
+        if listed:
+            self.bundles.append([inner for _, inner in listed])
         self._send(message(EXPERIMENTER, xid, body[:12] + b"\x00\x05\x00\x03"))
 
     def _multipart(self, xid: int, body: bytes) -> None:

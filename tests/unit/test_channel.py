@@ -200,10 +200,11 @@ def test_unreadable_and_refused_in_one_bundle(switch: FakeSwitch, path: Path) ->
 
 
 def test_commit_that_is_refused_and_names_nobody(switch: FakeSwitch, path: Path) -> None:
+    """Each message by itself tells which ones can be executed."""
     switch.refuses_commit = (0xFFFF, 13)
-    refused = connected(path).write(flows(2))
-    reason = "bundle refused: bundle failed: code 13"
-    assert refused == [Refused(0, reason), Refused(1, reason)]
+    switch.refuses = among(1)  # type: ignore[assignment]
+    assert connected(path).write(flows(3)) == [Refused(1, "flow-mod failed: table full")]
+    assert list(map(number, switch.singles)) == [0, 2]
 
 
 def test_switch_without_bundles(switch: FakeSwitch, path: Path) -> None:
@@ -211,6 +212,13 @@ def test_switch_without_bundles(switch: FakeSwitch, path: Path) -> None:
     refused = connected(path).write(flows(2))
     assert [place for place, _ in sorted(refused)] == [0, 1]
     assert not switch.executed
+
+
+def test_full_table_costs_two_rounds(switch: FakeSwitch, path: Path) -> None:
+    """The switch names one culprit a bundle: a round for each would be quadratic."""
+    switch.refuses = lambda inner: TABLE_FULL if number(inner) >= 10 else None
+    assert len(connected(path).write(flows(3000))) == 2990
+    assert sum(kind == 14 for kind, _, _ in switch.received) == 2999
 
 
 def test_everything_refused(switch: FakeSwitch, path: Path) -> None:
@@ -236,7 +244,7 @@ def test_several_writes_on_one_connection(switch: FakeSwitch, path: Path) -> Non
     switch.refuses = among(3)  # type: ignore[assignment]
     for _ in range(5):
         assert channel.write(flows(6)) == [Refused(3, "flow-mod failed: table full")]
-    assert len(switch.bundles) == 5
+    assert len(switch.executed) == 25
 
 
 # -- reading -----------------------------------------------------------------------------------

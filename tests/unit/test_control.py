@@ -58,8 +58,9 @@ class Daemon:
         self.path = directory / "run" / "agent.sock"
         self.backend = backend or FakeBackend()
         self.agent = Agent(LOCAL, self.backend, Store(directory / "state"))
-        self.agent.start()
         self.server = QuickServer(self.path, self.agent)
+        self.agent.start().result()
+        self.server.start()
 
     def stop(self) -> None:
         self.server.close()
@@ -342,7 +343,7 @@ def test_only_the_owner_may_connect(daemon: Daemon) -> None:
 
 
 def test_second_agent_on_the_same_socket_is_refused(daemon: Daemon) -> None:
-    with pytest.raises(ConfigError, match="another agent answers on it"):
+    with pytest.raises(ConfigError, match="another agent uses it"):
         ControlServer(daemon.path, daemon.agent)
     assert daemon.send()["refused_count"] == 0
 
@@ -424,3 +425,62 @@ def test_fault_of_ours_does_not_end_the_agent(
         assert "a fault of ours" in str(daemon.send(attach(N), AT_A)["pending"])
     eventually(lambda: daemon.unicast() == {MAC1: A})
     assert daemon.send(AT_A)["pending"] is None
+
+
+# -- what is kept ------------------------------------------------------------------------------
+
+
+def test_what_was_refused_does_not_come_to_life_after_a_restart(tmp_path: Path) -> None:
+    narrow = FakeBackend()
+    daemon = Daemon(tmp_path, narrow)
+    narrow.refused_attachment = "no gre"
+    assert daemon.send(attach(M, 7, 77, "gre"))["refused_count"] == 1
+    narrow.refused_attachment = None
+    assert daemon.send(attach(N, 7))["refused_count"] == 0
+    daemon.stop()
+    daemon = Daemon(tmp_path)
+    assert [(row["network_id"], row["state"]) for row in daemon.show("networks")] == [
+        (N, "attached")
+    ]
+    daemon.stop()
+
+
+def test_full_disk_is_told_to_the_sender(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "append", full)
+    answer = daemon.send(attach(N), AT_A)
+    assert "not kept on disk" in answer["pending"]
+    assert daemon.unicast() == {MAC1: A}
+    monkeypatch.undo()
+    assert daemon.send(AT_A)["pending"] is None
+
+
+def test_full_disk_does_not_keep_the_agent_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.send(attach(N), AT_A)
+    daemon.stop()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "rewrite", full)
+    daemon = Daemon(tmp_path)
+    assert daemon.unicast() == {MAC1: A}
+    daemon.stop()
+
+
+def test_commands_all_the_time_do_not_keep_the_agent_from_reconnecting(daemon: Daemon) -> None:
+    daemon.send(attach(N), AT_A)
+    daemon.backend.down = True
+    with pytest.raises(ControlError):
+        ask(daemon.path, {"command": "check"})
+    daemon.backend.rows.clear()
+    daemon.backend.down = False
+    deadline = time.monotonic() + 6
+    while not daemon.unicast():
+        assert time.monotonic() < deadline
+        daemon.show("networks")

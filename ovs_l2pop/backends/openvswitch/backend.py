@@ -1,7 +1,9 @@
 """The Open vSwitch backend behind the shared interface."""
 
 import contextlib
+import fcntl
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from ovs_l2pop.backends.openvswitch.channel import Channel, Message
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
-from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort
+from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort, Wiring
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.difference import Row
@@ -104,12 +106,14 @@ class OpenvswitchBackend:
         self._group_ids: set[int] = set()
         #: Our flows as just read by :meth:`connect`, for :meth:`installed` not to read again.
         self._flows: set[bytes] | None = None
+        self._claim: int | None = None
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchBackend":
         return cls(Settings.from_config(conf))
 
     def connect(self) -> None:
+        self._claim_bridge()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -137,6 +141,9 @@ class OpenvswitchBackend:
         if self._ovsdb is not None:
             self._ovsdb.close()
             self._ovsdb = None
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def poll(self) -> None:
         self._open().poll()
@@ -151,7 +158,8 @@ class OpenvswitchBackend:
         return None
 
     def base(self) -> tuple[Row, ...]:
-        return self._renderer.static(self._patch)
+        wiring = () if self._settings.shared else self._settings.bridges.wiring()
+        return (*wiring, *self._renderer.static(self._patch))
 
     def render(self, fact: Fact) -> tuple[Row, ...]:
         return self._renderer.rows(fact)
@@ -167,7 +175,10 @@ class OpenvswitchBackend:
         ]
         self._group_ids = {group.group_id for group in groups}
         found.update(groups)
-        found.update(self._open_ovsdb().tunnels(self._bridge))
+        ovsdb = self._open_ovsdb()
+        found.update(ovsdb.tunnels(self._bridge))
+        if not self._settings.shared:
+            found.update(ovsdb.wiring(self._settings.bridges))
         return found
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
@@ -178,6 +189,9 @@ class OpenvswitchBackend:
         def messages() -> Iterator[Message]:
             for add, remove in batches:
                 adding, removing = _Sorted(add), _Sorted(remove)
+                if adding.wiring:
+                    self._open_ovsdb().prepare(self._settings.bridges)
+                    raise RenumberedError  # a new patch port has a number of its own
                 if adding.tunnels:
                     refused.update(self._make_tunnels(adding.tunnels, removing.tunnels))
                 # Ports changed in place are done; others go after the flows that use them.
@@ -218,6 +232,8 @@ class OpenvswitchBackend:
                 f"{row.group_id:#x} {kind}",
                 self._codec.group_text(row.buckets),
             )
+        if isinstance(row, Wiring):
+            return RowText("wiring", row.bridge, row.what, "")
         assert isinstance(row, TunnelPort)
         options = " ".join(f"{key}={value}" for key, value in row.options)
         return RowText(
@@ -310,6 +326,26 @@ class OpenvswitchBackend:
             self._stamps = stamps
             self._renderer = self._make_renderer()
 
+    def _claim_bridge(self) -> None:
+        """Two agents on one bridge would undo each other's work.
+
+        Where the lock can't be made, as for an unprivileged user, there is none.
+        """
+        if self._claim is not None:
+            return
+        path = self._settings.rundir / f"{self._bridge}.ovs-l2pop.lock"
+        try:
+            claim = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            LOG.debug("no lock on bridge %s: %s", self._bridge, error)
+            return
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(claim)
+            raise BackendError(f"another agent programs {self._bridge} (it has {path})") from None
+        self._claim = claim
+
     # -- connections -------------------------------------------------------------------------
 
     def _read_numbers(self) -> None:
@@ -350,6 +386,8 @@ class _Sorted:
         self.flows: list[bytes] = [row for row in batch if type(row) is bytes]
         self.groups: list[Group] = []
         self.tunnels: list[TunnelPort] = []
+        self.wiring: list[Wiring] = []
         if len(self.flows) < len(batch):
             self.groups = [row for row in batch if isinstance(row, Group)]
             self.tunnels = [row for row in batch if isinstance(row, TunnelPort)]
+            self.wiring = [row for row in batch if isinstance(row, Wiring)]

@@ -27,7 +27,7 @@ _ATOMIC_ORDERED = 3
 #: Messages in one bundle. Open vSwitch before 2.14 needs 3.5 GB for 65,000.
 BUNDLE_SIZE = 10_000
 
-#: OFPMT_OFB_* of multipart: individual flow statistics, group descriptions.
+#: OFPMP_* of multipart: individual flow statistics, group descriptions.
 _FLOW_STATS, _GROUP_DESC = 1, 7
 _MORE = 1  # OFPMPF_REPLY_MORE
 
@@ -88,8 +88,9 @@ class Channel:
         """Send flow-mods and group-mods in atomic bundles, in this order.
 
         Returns when the switch has executed them (each bundle's commit is answered, and OVS
-        applies it before it answers). A bundle that holds a refused message is not applied; it is
-        tried again without it.
+        applies it before it answers). A bundle that holds a refused message is not applied; what
+        is not named as refused goes again, each message by itself: the switch names only the
+        first culprit of a bundle, and in a full table every one is.
 
         :returns: what was refused, by place in ``messages``.
         """
@@ -97,19 +98,12 @@ class Channel:
         if self._xid - self._transport.first_xid > 1 << 29:
             self._xid = self._transport.first_xid
         refused: list[Refused] = []
-        rejected = self._write_bundles(enumerate(messages))
-        while rejected:
-            again: list[tuple[int, Message]] = []
-            for bundle in rejected:
-                if not bundle.errors:  # no culprit named: nothing in it can be told apart
-                    reason = f"bundle refused: {bundle.rejected}"
-                    bundle.errors = {place: reason for place, _ in bundle.messages}
-                refused += [Refused(place, reason) for place, reason in bundle.errors.items()]
-                if bundle.applied:
-                    continue
+        again: list[tuple[int, Message]] = []
+        for bundle in self._write_bundles(enumerate(messages)):
+            refused += [Refused(place, reason) for place, reason in bundle.errors.items()]
+            if not bundle.applied:
                 again += [item for item in bundle.messages if item[0] not in bundle.errors]
-            rejected = self._write_bundles(iter(again))
-        return refused
+        return refused + self._write_singly(again)
 
     def flows(self, cookie: int) -> Iterator[bytes]:
         """Bodies of flow statistics replies: all flows of a cookie in all tables."""
@@ -155,6 +149,26 @@ class Channel:
         while bundles:
             answered(self._receive())
         return rejected
+
+    def _write_singly(self, pending: list[tuple[int, Message]]) -> list[Refused]:
+        """Send messages outside of bundles; what was refused."""
+        refused = []
+        for start in range(0, len(pending), BUNDLE_SIZE):
+            part = pending[start : start + BUNDLE_SIZE]
+            self._bundle += 1
+            first = self._xid + 1
+            out = [self._frame(kind, body) for _, (kind, body) in part]
+            # An empty bundle behind them tells that all were executed. (Of a barrier's reply
+            # os-ken would tell us nothing.)
+            out.append(self._bundle_control(self._bundle, _OPEN))
+            out.append(self._bundle_control(self._bundle, _COMMIT))
+            end = self._xid
+            self._transport.send(b"".join(out))
+            while (message := self._receive())[1] != end:
+                kind, xid, body = message
+                if kind == _ERROR and first <= xid < first + len(part):
+                    refused.append(Refused(part[xid - first][0], _error_text(body)))
+        return refused
 
     def _bundle_control(self, bundle: int, control: int) -> bytes:
         head = _BUNDLE_HEAD.pack(_ONF, _BUNDLE_CONTROL, bundle, control, _ATOMIC_ORDERED)

@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from ovsdbapp.backend.ovs_idl import command, connection, idlutils
     from ovsdbapp.schema.open_vswitch import impl_idl
 
-from ovs_l2pop.backends.openvswitch.rows import TunnelPort
+from ovs_l2pop.backends.openvswitch.rows import TunnelPort, Wiring
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
 
@@ -47,11 +47,21 @@ class Bridges:
     integration_patch: str = "patch-tun"
     tunnel_patch: str = "patch-int"
 
+    def wiring(self) -> tuple[Wiring, ...]:
+        """What must hold of them."""
+        return (
+            Wiring(self.integration, "bridge"),
+            Wiring(self.tunnel, "bridge"),
+            Wiring(self.tunnel, "fail mode secure"),
+            Wiring(self.integration, self.integration_patch),
+            Wiring(self.tunnel, self.tunnel_patch),
+        )
+
 
 #: Seconds for a connection and for the handshake with vswitchd.
 _CONNECT_TIMEOUT = 10.0
-#: Seconds for a transaction; vswitchd makes some 1,000 tunnel ports a second.
-_WRITE_TIMEOUT = 60.0
+#: Seconds for each tunnel port in a transaction besides; vswitchd makes some 1,000 a second.
+_TIMEOUT_PER_PORT = 0.02
 
 
 class Ovsdb:
@@ -109,6 +119,20 @@ class Ovsdb:
                 if interface.ofport and interface.ofport[0] > 0
             }
 
+    def wiring(self, bridges: Bridges) -> set[Wiring]:
+        """What of :meth:`Bridges.wiring` holds."""
+
+        def holds(wish: Wiring) -> bool:
+            bridge = self._row("Bridge", wish.bridge)
+            if bridge is None or wish.what == "bridge":
+                return bridge is not None
+            if wish.what == "fail mode secure":
+                return bool(bridge.fail_mode == ["secure"])
+            return any(port.name == wish.what for port in bridge.ports)
+
+        with self._connection.lock:
+            return {wish for wish in bridges.wiring() if holds(wish)}
+
     def tunnels(self, bridge: str) -> set[TunnelPort]:
         """Our tunnel ports as they are. ``ofport`` is 0 where vswitchd has given none."""
         with self._connection.lock:
@@ -124,7 +148,7 @@ class Ovsdb:
         :returns: ports that vswitchd did not take, with its reason; nothing is left of them.
         """
         write = _WriteTunnels(self._api, bridge, add, remove)
-        self._commit(write, _WRITE_TIMEOUT)
+        self._commit(write, _CONNECT_TIMEOUT + _TIMEOUT_PER_PORT * (len(add) + len(remove)))
         refused = dict(write.refused)
         failed: list[TunnelPort] = []
         with self._connection.lock:
@@ -137,7 +161,7 @@ class Ovsdb:
                     refused[row] = error[0] if error else "vswitchd gave it no port number"
                     failed.append(row)
         if failed:
-            self._commit(_WriteTunnels(self._api, bridge, [], failed), _WRITE_TIMEOUT)
+            self._commit(_WriteTunnels(self._api, bridge, [], failed), _CONNECT_TIMEOUT)
         return refused
 
     def _row(self, table: str, name: str) -> Any:
@@ -211,6 +235,8 @@ class _Prepare(command.BaseCommand):
             return bridge
         if secure and bridge.fail_mode != ["secure"]:
             bridge.fail_mode = ["secure"]
+        if secure and bridge.other_config.get("disable-in-band") != "true":
+            bridge.setkey("other_config", "disable-in-band", "true")
         if bridge.protocols and "OpenFlow13" not in bridge.protocols:
             bridge.protocols = [*bridge.protocols, "OpenFlow13"]
         return bridge
@@ -265,6 +291,9 @@ class _WriteTunnels(command.BaseCommand):
             if row.name in ours and row.name not in kept:
                 bridge.delvalue("ports", ours[row.name])
         for row in self._add:
+            if row.name in ours and not self._may_change(ours[row.name].interfaces[0], row):
+                self.refused[row] = f"port {row.name} leads to another VTEP of the same hash"
+                continue
             if row.name in ours:
                 port, interface = ours[row.name], ours[row.name].interfaces[0]
                 interface.type = row.type
@@ -276,6 +305,12 @@ class _WriteTunnels(command.BaseCommand):
                 port.external_ids = {OWNER_KEY: "tunnel"}
             interface.options = {"remote_ip": row.remote_ip, **dict(row.options)}
             interface.ofport_request = [row.ofport]
+
+    def _may_change(self, interface: Any, row: TunnelPort) -> bool:
+        """Whether our port of that name is this row's: the same VTEP's, or one that is to go."""
+        remote = interface.options.get("remote_ip")
+        gone = {(gone.name, gone.remote_ip) for gone in self._remove}
+        return remote == row.remote_ip or (row.name, remote) in gone
 
 
 def _insert_port(txn: Any, idl: Any, bridge: Any, name: str, kind: str) -> tuple[Any, Any]:

@@ -1,5 +1,6 @@
 """Facts to rows: what Open vSwitch needs for each."""
 
+from base64 import b32encode
 from collections.abc import Mapping
 from hashlib import sha1
 from ipaddress import ip_address
@@ -13,7 +14,7 @@ from ovs_l2pop.backends.openvswitch.stamps import (
     encode,
 )
 from ovs_l2pop.errors import PipelineError
-from ovs_l2pop.messages import Attachment, Segment
+from ovs_l2pop.messages import MAX_LOCAL_VLAN, Attachment, Segment
 from ovs_l2pop.table import Fact, FloodFact, NeighbourFact, UnicastFact, VtepFact
 
 #: VTEPs that one pass through the tables may copy a frame to. All copies are one action list of
@@ -28,11 +29,12 @@ Tunnel = tuple[str, str]  #: (network type, remote VTEP)
 
 
 def tunnel_name(network_type: str, remote_ip: str) -> str:
-    """The port's name as Neutron's agent gives it: 14 characters for IPv4, or from a hash."""
+    """The port's name, as Neutron's agent gives it for IPv4; else from a hash. 15 characters."""
     address = ip_address(remote_ip)
     if address.version == 4:
-        return f"{network_type[:6]}-{int(address):08x}"
-    return f"{network_type[:6]}-{sha1(address.packed).hexdigest()[:8]}"
+        return f"{network_type}-{int(address):08x}"
+    digest = b32encode(sha1(address.packed).digest()).decode().lower()
+    return f"{network_type}-{digest}"[:15]
 
 
 class PortNumbers:
@@ -248,6 +250,8 @@ class Renderer:
     def _network(self, attachment: Attachment) -> _Network:
         network = self._networks.get(attachment)
         if network is None:
+            if len(self._networks) > 2 * MAX_LOCAL_VLAN:  # most are of networks that have gone
+                self._networks.clear()
             network = self._networks[attachment] = _Network(self._stamps, attachment)
         return network
 

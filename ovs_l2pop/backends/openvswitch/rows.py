@@ -28,7 +28,14 @@ class TunnelPort(NamedTuple):
     ofport: int  #: OpenFlow port number
 
 
-OvsRow = bytes | Group | TunnelPort
+class Wiring(NamedTuple):
+    """Something about the bridges that everything else needs."""
+
+    bridge: str
+    what: str  #: "bridge", "fail mode secure", or the name of a patch port
+
+
+OvsRow = bytes | Group | TunnelPort | Wiring
 
 _FLOW_MOD = struct.Struct("!QQBBHHHIIIHxx")
 _GROUP_MOD = struct.Struct("!HBxI")

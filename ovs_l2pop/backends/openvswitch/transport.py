@@ -104,8 +104,7 @@ class ManagementSocket:
             except BlockingIOError:
                 if time.monotonic() - moved >= self._timeout:
                     raise self._lost("takes nothing any more") from None
-                readable, _, _ = select.select([self._socket], [self._socket], [], self._timeout)
-                if readable:
+                if self._ready(select.POLLIN | select.POLLOUT, self._timeout) & ~select.POLLOUT:
                     self._fill()
             except OSError as error:
                 raise self._lost(error.strerror or str(error)) from error
@@ -121,7 +120,13 @@ class ManagementSocket:
     def _readable(self, timeout: float) -> bool:
         if self._socket.fileno() < 0:
             raise BackendError(f"{self.name}: closed")
-        return bool(select.select([self._socket], [], [], timeout)[0])
+        return bool(self._ready(select.POLLIN, timeout))
+
+    def _ready(self, events: int, timeout: float) -> int:
+        """Which of ``events``, or what trouble, there is; 0 if none came in time."""
+        poll = select.poll()  # select() can't take descriptors from 1,024
+        poll.register(self._socket, events)
+        return next((came for _, came in poll.poll(1000 * timeout)), 0)
 
     def _fill(self) -> None:
         try:
