@@ -121,6 +121,8 @@ class _Handler(socketserver.StreamRequestHandler):
             answer = {"error": f"request is not JSON: {error}"}
         except L2popError as error:
             answer = {"error": str(error)}
+        except OSError:  # who asked went away
+            return
         except Exception as error:
             LOG.exception("a command failed")
             answer = {"error": f"internal error: {error!r}"}

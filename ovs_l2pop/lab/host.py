@@ -170,6 +170,7 @@ class Host(Place):
         bridge: str = INTEGRATION_BRIDGE,
         mtu: int = 1450,
         dad: bool = True,
+        external_ids: Mapping[str, str] | None = None,
     ) -> Machine:
         """Plug a machine into a bridge of the host, and return it when it can send.
 
@@ -177,6 +178,7 @@ class Host(Place):
         :param ip: addresses of either family, with or without prefix length (/24 and /64).
         :param tag: the local VLAN; None for a port that carries tagged frames as they are.
         :param dad: False to use IPv6 addresses at once, without duplicate address detection.
+        :param external_ids: what to tell an agent about the port, say Neutron's ``iface-id``.
         """
         machine = Machine(
             self,
@@ -188,7 +190,7 @@ class Host(Place):
             addresses=[ip] if isinstance(ip, str) else list(ip),
             tag=tag,
         )
-        machine.plug(bridge=bridge, mtu=mtu, dad=dad)
+        machine.plug(bridge=bridge, mtu=mtu, dad=dad, external_ids=external_ids or {})
         self.machines[name] = machine
         return machine
 

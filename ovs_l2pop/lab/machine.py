@@ -5,7 +5,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ class Machine(Place):
         """The first address."""
         return str(self.interfaces[0].ip)
 
-    def plug(self, *, bridge: str, mtu: int, dad: bool) -> None:
+    def plug(self, *, bridge: str, mtu: int, dad: bool, external_ids: Mapping[str, str]) -> None:
         """Make the namespace and connect it to *bridge* of the host."""
         has_ipv6 = any(interface.version == 6 for interface in self.interfaces)
         self._manifest.add_namespaces(self.namespace)
@@ -77,6 +77,7 @@ class Machine(Place):
             *("add-port", bridge, self.port),
             *([f"tag={self.tag}"] if self.tag is not None else []),
             *("--", "set", "Interface", self.port, f'external_ids:attached-mac="{self.mac}"'),
+            *(f'external_ids:{key}="{value}"' for key, value in external_ids.items()),
         )
         # The device comes up last: what it sends then finds the port in place.
         lines = ["link set lo up", f"link set {DEVICE} up"]

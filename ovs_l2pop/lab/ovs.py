@@ -77,6 +77,8 @@ class OpenVswitch:
             "ovsdb-server",
             f"{self.rundir}/conf.db",
             f"--remote=p{self.connection}",
+            # As distributions start it: a Neutron agent adds a TCP port there for itself.
+            "--remote=db:Open_vSwitch,Open_vSwitch,manager_options",
         )
         wait_for_socket(self.rundir / "db.sock", self._ovsdb_server, START_TIMEOUT)
         if _runs(self._vswitchd):

@@ -34,6 +34,7 @@ from ovs_l2pop.lab.capture import Capture, Direction
 from ovs_l2pop.lab.errors import LabError
 from ovs_l2pop.lab.host import UNDERLAY_DEVICE, Host
 from ovs_l2pop.lab.ovs import SCHEMA
+from ovs_l2pop.lab.place import Place
 
 MAXIMUM_HOSTS = 250
 UNDERLAY_MTU = 1600
@@ -101,6 +102,13 @@ class Lab:
         """Bring one more host up."""
         self._start_hosts([len(self.hosts) + 1])
         return self.hosts[-1]
+
+    def add_place(self, name: str) -> Place:
+        """Make one more namespace with a directory, for what is neither a host nor a machine."""
+        place = Place(name, f"{self.prefix}-{name}", self.directory / name, self._running)
+        place.directory.mkdir()
+        self._running.add_namespaces(place.namespace)
+        return place
 
     def host(self, name: str) -> Host:
         """Return the host of this name, such as ``h1``."""

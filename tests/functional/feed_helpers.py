@@ -1,0 +1,141 @@
+"""Messages to agents, in the form that Neutron's driver casts them."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
+
+from ovs_l2pop.cli.base import ask
+from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
+
+Message = dict[str, Any]
+Pair = list[str]
+
+FLOODING: Pair = ["00:00:00:00:00:00", "0.0.0.0"]
+
+
+def network_id(number: int) -> str:
+    """A UUID, the same for the same number."""
+    return str(uuid5(NAMESPACE_DNS, f"network {number}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """A network, and the messages about it."""
+
+    number: int
+    segment: int
+    kind: str = "vxlan"
+
+    @property
+    def id(self) -> str:
+        return network_id(self.number)
+
+    def attach(self, local_vlan: int) -> Message:
+        return {
+            "method": "attach_network",
+            "network_id": self.id,
+            "network_type": self.kind,
+            "segment_id": self.segment,
+            "local_vlan": local_vlan,
+        }
+
+    def detach(self) -> Message:
+        return {"method": "detach_network", "network_id": self.id}
+
+    def add(self, ports: Mapping[str, Sequence[object]]) -> Message:
+        """*ports*: VTEP → pairs."""
+        return self._entries("add_fdb_entries", ports)
+
+    def remove(self, ports: Mapping[str, Sequence[object]]) -> Message:
+        return self._entries("remove_fdb_entries", ports)
+
+    def chg_ip(
+        self, vtep: str, before: Sequence[object] | None, after: Sequence[object] | None
+    ) -> Message:
+        """None leaves the list out."""
+        change = {"before": before, "after": after}
+        given = {name: pairs for name, pairs in change.items() if pairs is not None}
+        fdb = {"chg_ip": {self.id: {vtep: given}}}
+        return {"method": "update_fdb_entries", "fdb_entries": fdb}
+
+    def _entries(self, method: str, ports: Mapping[str, Sequence[object]]) -> Message:
+        body = {"network_type": self.kind, "segment_id": self.segment, "ports": dict(ports)}
+        return {"method": method, "fdb_entries": {self.id: body}}
+
+
+def lines(messages: Iterable[Message]) -> str:
+    """JSON Lines."""
+    return "".join(json.dumps(message) + "\n" for message in messages)
+
+
+def answer_to(agent: AgentProcess, data: bytes) -> dict[str, Any]:
+    """Send bytes as messages, as ``ovs-l2pop send`` does but without its start; the answer."""
+    return ask(agent.control_socket, {"command": "send"}, [data])
+
+
+def send(agent: AgentProcess, *messages: Message) -> None:
+    """Send messages and wait until they are in the switch; all must be accepted."""
+    answer = answer_to(agent, lines(messages).encode())
+    assert answer == {"refused": [], "refused_count": 0, "pending": None}
+
+
+def drift(agent: AgentProcess) -> list[list[Any]]:
+    """The rows that ``ovs-l2pop check`` lists."""
+    rows = ask(agent.control_socket, {"command": "check"})["rows"]
+    assert isinstance(rows, list)
+    return rows
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> None:
+    """Wait until *condition* holds; fail, naming *what* was awaited, after *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"after {timeout:g} s still not: {what}"
+        time.sleep(0.05)
+
+
+def pairs_of(machine: Machine) -> list[Pair]:
+    """A machine's entries: one pair for each of its addresses."""
+    return [[machine.mac, str(interface.ip)] for interface in machine.interfaces]
+
+
+@dataclass(slots=True)
+class Site:
+    """A laboratory with an agent on every host."""
+
+    lab: Lab
+    agents: dict[str, AgentProcess] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, lab: Lab, **options: Mapping[str, object]) -> "Site":
+        """Start agents; *options* as for ``Host.agent_config``."""
+        site = cls(lab)
+        for host in lab.hosts:
+            config = host.agent_config(**options)
+            site.agents[host.name] = host.start_agent(config=config, wait=False)
+        for agent in site.agents.values():
+            agent.wait_ready()
+        return site
+
+    def agent(self, host: Host) -> AgentProcess:
+        return self.agents[host.name]
+
+    def populate(
+        self, net: Net, machines: Sequence[Machine], announced: Sequence[Machine] | None = None
+    ) -> None:
+        """Attach the network on every machine's host, by the machine's tag, and tell every host of
+        the *announced* machines (None: of all) and of every host that copies should go to."""
+        announced = machines if announced is None else announced
+        ports: dict[str, list[Pair]] = {}
+        vlans: dict[str, int] = {}
+        for machine in machines:
+            assert machine.tag is not None
+            vlans[machine.host.name] = machine.tag
+            pairs = ports.setdefault(machine.host.vtep, [FLOODING])
+            pairs += pairs_of(machine) if machine in announced else []
+        for host in self.lab.hosts:
+            if host.name in vlans:
+                send(self.agent(host), net.attach(vlans[host.name]), net.add(ports))

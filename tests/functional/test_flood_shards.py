@@ -1,0 +1,139 @@
+"""Broadcast in a network of 900 VTEPs reaches every one of them, which one flow can't do.
+
+The VTEPs are addresses behind h2, which drops what it gets; copies are counted on the underlay.
+"""
+
+import re
+from collections import Counter
+
+import pytest
+from feed_helpers import FLOODING, Net, drift, send
+from frame_helpers import BROADCAST, arp, plain, solicitation
+from switch_helpers import FLOOD_SHARD, FLOOD_TO_TUN, FlowMonitor, copies, groups, table
+
+from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
+
+MAC1 = "fa:16:3e:00:00:01"
+NET, OTHER = Net(1, 77), Net(2, 78)
+VTEPS = [f"10.201.{number // 250}.{number % 250 + 1}" for number in range(900)]
+
+
+@pytest.fixture(scope="module")
+def host(lab2: Lab) -> Host:
+    one, two = lab2.hosts
+    one.appctl("ovs/route/add", "10.201.0.0/16", "br-phy", two.vtep)
+    one.add_machine("vm1", MAC1, tag=5)
+    two.stop_vswitchd()
+    return one
+
+
+@pytest.fixture(scope="module")
+def agent(host: Host) -> AgentProcess:
+    agent = host.start_agent()
+    send(agent, NET.attach(5), OTHER.attach(6))
+    return agent
+
+
+@pytest.fixture(scope="module")
+def vm1(host: Host, agent: AgentProcess) -> Machine:
+    assert agent.pid
+    return host.machines["vm1"]
+
+
+def reached(lab: Lab, machine: Machine, frame: bytes, count: int) -> Counter[str]:
+    """VTEP → copies of *frame*, which the machine sends and which come in *count* copies."""
+    needle = frame.rstrip(b"\0")
+    with lab.capture_underlay() as underlay:
+        machine.send(frame)
+        underlay.wait_for(lambda data: needle in data, count=count, timeout=20)
+    found = [t for t in copies(underlay.frames) if t.inner.source == MAC1]
+    assert {(tunnel.vni, tunnel.inner.vlans) for tunnel in found} == {(NET.segment, ())}
+    return Counter(tunnel.destination for tunnel in found)
+
+
+@pytest.mark.parametrize("size", [400, 401, 900])
+def test_every_vtep_gets_one_copy(
+    lab2: Lab, host: Host, agent: AgentProcess, vm1: Machine, size: int
+) -> None:
+    everywhere = {vtep: [FLOODING] for vtep in VTEPS[:size]}
+    send(agent, NET.add(everywhere))
+    (flood,) = [flow for flow in table(host, FLOOD_TO_TUN) if "dl_vlan=5" in flow]
+    shards = [flow for flow in table(host, FLOOD_SHARD) if "dl_vlan=5" in flow]
+    if size <= 400:
+        assert (flood.count("output:"), shards, groups(host)) == (size, [], [])
+    else:
+        assert flood.endswith(f"group:{0x6C320000 + len(shards)}")
+        assert [shard.count("output:") for shard in shards] == (
+            [400, 1] if size == 401 else [400, 400, 100]
+        )
+    expected = dict.fromkeys(everywhere, 1)
+    for frame in (
+        plain(BROADCAST, MAC1, f"broadcast to {size}"),
+        plain("01:00:5e:00:00:01", MAC1, f"multicast to {size}"),
+        plain("fa:16:3e:00:00:99", MAC1, f"unknown unicast to {size}"),
+        arp(MAC1, "10.0.0.1", "10.0.0.99"),
+        arp(MAC1, "10.0.0.1", "10.0.0.1"),
+        solicitation(MAC1, "fd00::1", "fd00::99", sll=MAC1),
+    ):
+        assert reached(lab2, vm1, frame, size) == expected
+    assert drift(agent) == []
+
+
+def test_two_large_networks_share_their_groups(
+    lab2: Lab, host: Host, agent: AgentProcess, vm1: Machine
+) -> None:
+    everywhere = {vtep: [FLOODING] for vtep in VTEPS}
+    send(agent, NET.add(everywhere), OTHER.add(everywhere))
+    assert len(groups(host)) == 2
+    send(agent, OTHER.remove(everywhere))
+    assert len(groups(host)) == 2
+    frame = plain(BROADCAST, MAC1, "the other one has gone")
+    assert reached(lab2, vm1, frame, 900) == dict.fromkeys(VTEPS, 1)
+    assert drift(agent) == []
+
+
+def test_shrinking_back(lab2: Lab, host: Host, agent: AgentProcess, vm1: Machine) -> None:
+    send(agent, NET.add({vtep: [FLOODING] for vtep in VTEPS}))
+    for size in (700, 400, 2):
+        send(agent, NET.remove({vtep: [FLOODING] for vtep in VTEPS[size:]}))
+        frame = plain(BROADCAST, MAC1, f"{size} left")
+        assert reached(lab2, vm1, frame, size) == dict.fromkeys(VTEPS[:size], 1)
+        assert drift(agent) == []
+    assert groups(host) == []
+    assert table(host, FLOOD_SHARD) == []
+
+
+def test_a_change_in_a_large_network_writes_little(host: Host, agent: AgentProcess) -> None:
+    """One VTEP more, one less: at most each shard is written once, and no group."""
+    send(agent, NET.add({vtep: [FLOODING] for vtep in VTEPS[:850]}))
+    before = groups(host)
+    for change in (NET.add, NET.remove):
+        with FlowMonitor(host) as monitor:
+            send(agent, change({"10.201.250.250": [FLOODING]}))
+            events = [event for event in monitor.events() if "table=0 " not in event]
+        assert 1 <= len(events) <= 3
+        assert all(event.startswith(f"ADDED table={FLOOD_SHARD} ") for event in events)
+        assert groups(host) == before
+
+
+@pytest.mark.expected_warnings(r"resubmits yielded over 64 kB of actions", r"over \d+ k?B")
+def test_why_one_flow_would_not_do(host: Host, agent: AgentProcess) -> None:
+    """Open vSwitch takes the flow and then drops the frame, or part of its copies."""
+    send(agent, NET.add({vtep: [FLOODING] for vtep in VTEPS}))
+    shards = host.ofctl("dump-flows", "br-tun", f"table={FLOOD_SHARD}")
+    numbers = sorted(int(number) for number in re.findall(r"output:(\d+)", shards))
+    assert len(numbers) == 900
+    outputs = ",".join(f"output:{number}" for number in numbers)
+    host.ofctl(
+        "add-flow",
+        "br-tun",
+        f"table=22,priority=100,dl_vlan=5,actions=strip_vlan,set_field:77->tun_id,{outputs}",
+    )
+    try:
+        trace = host.trace(
+            "br-int", f"in_port={host.ofport('tap-vm1')},dl_src={MAC1},dl_dst={BROADCAST}"
+        )
+        assert "over 64 kB of actions" in trace
+    finally:
+        host.ofctl("--strict", "del-flows", "br-tun", "table=22,priority=100,dl_vlan=5")
+    assert drift(agent) == []
