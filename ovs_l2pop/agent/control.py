@@ -128,10 +128,11 @@ class _Handler(socketserver.StreamRequestHandler):
             answer = {"error": f"internal error: {error!r}"}
         self.wfile.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
 
-    def _ask(self, command: object, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, command: object, request: object) -> dict[str, Any]:
         agent = self.server.agent
-        if command == "show" and request.get("what") in views.SHOW:
-            view = views.SHOW[request["what"]]
+        what = request.get("what") if isinstance(request, dict) else None
+        if command == "show" and isinstance(what, str) and what in views.SHOW:
+            view = views.SHOW[what]
             result = agent.call(lambda: view(agent)).result()
         elif command in ("check", "repair"):
             view = views.check if command == "check" else views.repair

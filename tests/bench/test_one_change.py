@@ -41,6 +41,6 @@ def test_one_change(entries: int, tmp_path: Path, report: Report) -> None:
         restart = time.perf_counter() - start
     quantiles = statistics.quantiles(times, n=100)
     report(
-        f"{entries} entries there: one change p50 {quantiles[49]:.1f} ms, p99 {quantiles[98]:.1f} ms;"
+        f"{entries} there: one change p50 {quantiles[49]:.1f} ms, p99 {quantiles[98]:.1f} ms;"
         f" check {check:.2f} s; restart to ready {restart:.2f} s; agent {int(memory) // 1024} MiB"
     )
