@@ -1,0 +1,7 @@
+"""A host inside Neutron.
+
+::
+
+    extension.py   the extension of neutron-openvswitch-agent: what the agent tells it
+    follower.py    what the server tells: updates, and asking for all (knows no Neutron)
+"""

@@ -1,0 +1,180 @@
+"""The extension ``ovs_l2pop`` of ``neutron-openvswitch-agent``.
+
+With the server's driver ``l2population`` away and the agent's ``l2_population`` on, the stock agent
+lays out br-tun and leaves tunnels, unicast, flood and ARP to whoever fills them: this extension. It
+shares br-tun by a cookie of its own, and by priorities that no flow of the agent has.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import oslo_messaging
+from neutron.plugins.ml2.drivers.openvswitch.agent import vlanmanager
+from neutron_lib import context as n_context
+from neutron_lib import rpc as n_rpc
+from neutron_lib.agent import l2_extension
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from ovs_l2pop.agent.control import ControlServer
+from ovs_l2pop.agent.service import Agent
+from ovs_l2pop.agent.store import Store
+from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
+from ovs_l2pop.backends.openvswitch.datapath import DatapathTransport
+from ovs_l2pop.backends.openvswitch.ovsdb import Bridges
+from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
+from ovs_l2pop.errors import BackendError, ConfigError
+from ovs_l2pop.messages import MAX_SEGMENT_ID, Attachment, Segment
+from ovs_l2pop.neutron import protocol
+from ovs_l2pop.neutron.agent.follower import Follower
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds that wiring a port of a new network waits for the server; without an answer it goes on
+#: with what is known, and the answer follows.
+_FIRST_SYNC_TIMEOUT = 20
+
+OPTS = [
+    cfg.StrOpt(
+        "state_path",
+        default="$state_path/ovs-l2pop",
+        help="Directory in which the extension keeps its forwarding table and control socket.",
+    ),
+    cfg.StrOpt(
+        "openvswitch_rundir",
+        default="/run/openvswitch",
+        help="Directory of ovs-vswitchd's management sockets. Where the agent may not open them,"
+        " flows go over the agent's own OpenFlow connection.",
+    ),
+    cfg.FloatOpt(
+        "sync_interval",
+        default=60.0,
+        min=1.0,
+        help="Seconds between two questions to the server whether anything was missed.",
+    ),
+]
+
+
+class L2popExtension(l2_extension.L2AgentExtension):
+    """What the agent calls."""
+
+    def consume_api(self, agent_api: Any) -> None:
+        """The agent's bridges; called before :meth:`initialize`."""
+        self._api = agent_api
+
+    def initialize(self, connection: Any, driver_type: str) -> None:
+        """Take over; the base flows are there, and RPC isn't consumed yet."""
+        conf = cfg.CONF
+        conf.register_opts(OPTS, group="ovs_l2pop")
+        if driver_type != "ovs":
+            raise ConfigError(
+                f"extension ovs_l2pop is for the Open vSwitch agent, not {driver_type}"
+            )
+        self._bridge = self._api.request_tun_br()
+        if self._bridge is None:
+            raise ConfigError("extension ovs_l2pop needs tunnels: set [agent] tunnel_types")
+        self._types = tuple(kind for kind in conf.AGENT.tunnel_types if kind in MAX_SEGMENT_ID)
+        self._vlans = vlanmanager.LocalVlanManager()
+        self._ports: dict[str, str] = {}  # port → network
+        settings = _settings(conf, self._bridge.br_name, self._types)
+        backend = OpenvswitchBackend(settings, self._transport)
+        # A cookie that stays, so that a restart finds its flows; reserved, so that the agent's
+        # clean-up leaves them.
+        self._bridge.set_agent_uuid_stamp(backend.pipeline.cookie)
+        state_path = Path(conf.ovs_l2pop.state_path)
+        self._agent = Agent(settings.local_ip, backend, Store(state_path))
+        self._control = ControlServer(state_path / "agent.sock", self._agent)
+        self._agent.start().result()
+        self._control.start()
+        self._follower = Follower(self._agent, self._sync, conf.ovs_l2pop.sync_interval)
+        connection.create_consumer(protocol.AGENT_TOPIC, [_Endpoint(self._follower)], fanout=False)
+        self._follower.start()
+
+    def handle_port(self, context: Any, data: Mapping[str, Any]) -> None:
+        """A port was wired or updated; the agent reports it up when this returns."""
+        if data.get("network_type") not in self._types:
+            return
+        network_id, segmentation_id = data["network_id"], data["segmentation_id"]
+        try:
+            mapping = self._vlans.get(network_id, segmentation_id)
+        except vlanmanager.MappingNotFound:
+            LOG.debug("port %s: its network has no local VLAN", data["port_id"])
+            return
+        first = network_id not in self._ports.values()
+        self._ports[data["port_id"]] = network_id
+        if not first:
+            return
+        segment = Segment(data["network_type"], segmentation_id)
+        new = self._follower.use(Attachment(network_id, segment, mapping.vlan))
+        # At its start the agent takes the ports of our flood for its own and floods to them, with
+        # a flow that it never updates.
+        mapping.tun_ofports.clear()
+        self._api.br_tun.delete_flood_to_tun(mapping.vlan)
+        if new:
+            self._follower.sync()
+
+    def delete_port(self, context: Any, data: Mapping[str, Any]) -> None:
+        """A port goes; with the last of a network its local VLAN is free when this returns."""
+        network_id = self._ports.pop(data["port_id"], None)
+        if network_id is not None and network_id not in self._ports.values():
+            self._follower.leave(network_id)
+
+    def handle_switch_restart(self) -> None:
+        """All flows are gone; the agent's own are back."""
+        self._agent.reconnect()
+        self._follower.soon()
+
+    def _transport(self) -> Transport:
+        path = Path(cfg.CONF.ovs_l2pop.openvswitch_rundir) / f"{self._bridge.br_name}.mgmt"
+        if os.access(path, os.R_OK | os.W_OK):
+            return ManagementSocket(str(path))
+        try:
+            datapath, _, _ = self._api.br_tun._get_dp()
+        except RuntimeError as error:
+            raise BackendError(f"bridge {self._bridge.br_name}: {error}") from error
+        return DatapathTransport(datapath)
+
+    def _sync(self, networks: Mapping[str, str], cursor: protocol.Cursor | None) -> object:
+        target = oslo_messaging.Target(topic=protocol.SERVER_TOPIC, version=protocol.VERSION)
+        client = n_rpc.get_client(target).prepare(timeout=_FIRST_SYNC_TIMEOUT)
+        context = n_context.get_admin_context_without_session()
+        return client.call(context, "sync", host=cfg.CONF.host, networks=networks, cursor=cursor)
+
+
+class _Endpoint:
+    """What the server calls."""
+
+    target = oslo_messaging.Target(version=protocol.VERSION)
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+
+    def update_ports(self, context: Any, **update: Any) -> None:
+        """Ports of a network came, moved, changed or went."""
+        try:
+            self._follower.updated(update)
+        except protocol.ProtocolError as error:
+            LOG.warning("an update can't be read, asking for all: %s", error)
+            self._follower.soon()
+
+
+def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> Settings:
+    """The agent's own options, in our terms."""
+    agent, ovs = conf.AGENT, conf.OVS
+    tos = "inherit" if agent.dscp_inherit else str(agent.dscp << 2) if agent.dscp else None
+    return Settings(
+        local_ip=str(ovs.local_ip),
+        tunnel_types=tunnel_types,
+        arp_responder=agent.arp_responder,
+        ovsdb_connection=ovs.ovsdb_connection,
+        rundir=Path(conf.ovs_l2pop.openvswitch_rundir),
+        bridges=Bridges(ovs.integration_bridge, tunnel_bridge, ovs.datapath_type),
+        vxlan_udp_port=agent.vxlan_udp_port,
+        tunnel_csum=agent.tunnel_csum,
+        dont_fragment=agent.dont_fragment,
+        tos=tos,
+        openflow_library="os_ken",
+        shared=True,
+    )

@@ -1,0 +1,232 @@
+"""A host's copy of what the server told it, as messages for the forwarding table.
+
+Pure. The agent puts in what arrives and passes on what comes out, which has upstream's form
+(:mod:`ovs_l2pop.messages`): one way into the table for all senders.
+
+The server states where ports are (:mod:`ovs_l2pop.neutron.protocol`); a forwarding table wants
+entries and flooding VTEPs. So each state is taken as a set of *claims*, and a claim that nobody
+made before is added, one that nobody makes any more is removed::
+
+    (FLOODING_MAC, FLOODING_IP, vtep)      a port is behind the VTEP
+    (mac, ip, vtep)                        a machine is
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.neutron import protocol
+from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, PortState, Update
+
+#: Seconds for which it is remembered that a port was heard of, or is gone: longer than any message
+#: may be under way (Neutron's ``rpc_response_timeout`` is 60).
+_MEMORY = 600.0
+
+Claim = tuple[str, str, str]  #: (MAC, IP, VTEP)
+Message = dict[str, Any]  #: of upstream's form, with its method
+
+
+class _Network:
+    def __init__(self) -> None:
+        self.segment: Segment | None = None
+        self.ports: dict[str, PortState] = {}
+        self.contents = 0
+        #: When a key was last heard of in an update, and what was heard if it is gone.
+        self.heard: dict[str, tuple[float, PortState]] = {}
+        self.claims: Counter[Claim] = Counter()
+        #: IP → how many ports may use it besides their own.
+        self.allowed: Counter[str] = Counter()
+        #: Claims of an IP: it may be one that nobody shall answer for.
+        self.by_ip: dict[str, set[Claim]] = {}
+        #: What the forwarding table was told.
+        self.told: set[Claim] = set()
+        #: What of that is older than this replica: it ends with the first sync unless that says
+        #: the same.
+        self.adopted: set[Claim] = set()
+
+
+class Replica:
+    """Ports of the networks that this host uses.
+
+    :param own_vtep: states of ports behind it are left out, here as in the server's digests.
+    """
+
+    def __init__(self, own_vtep: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._own_vtep = own_vtep
+        self._clock = clock
+        self._networks: dict[str, _Network] = {}
+
+    def use(self, network_id: str) -> bool:
+        """This host has a port in the network.
+
+        :returns: whether it is new: nothing is known of it before a :meth:`synced`.
+        """
+        new = network_id not in self._networks
+        self._networks.setdefault(network_id, _Network())
+        return new
+
+    def adopt(self, network_id: str, segment: Segment, told: Iterable[Claim]) -> None:
+        """The table holds these claims from before a restart; the next sync tells which stand."""
+        network = self._networks.setdefault(network_id, _Network())
+        network.segment = segment
+        network.told = {claim for claim in told if claim[2] != self._own_vtep}
+        network.adopted = set(network.told)
+
+    def drop(self, network_id: str) -> list[Message]:
+        """This host has no port in the network any more."""
+        network = self._networks.pop(network_id, None)
+        if network is None or network.segment is None:
+            return []
+        return _messages(network_id, network.segment, set(), network.told)
+
+    def digests(self) -> dict[str, str]:
+        """``networks`` of the next ``sync``."""
+        return {
+            network_id: protocol.UNKNOWN
+            if network.segment is None or network.adopted
+            else protocol.digest(network.segment, network.contents)
+            for network_id, network in self._networks.items()
+        }
+
+    def updated(self, update: Update) -> list[Message]:
+        """An ``update_ports`` came."""
+        network = self._networks.get(update.network_id)
+        if network is None:
+            return []
+        now = self._clock()
+        touched: set[Claim] = set()
+        for state in update.ports:
+            if self._newer(network, state):
+                touched |= self._set(network, state)
+                network.heard[state.key] = now, state
+        for key in [k for k, (at, _) in network.heard.items() if at < now - _MEMORY]:
+            del network.heard[key]
+        return self._tell(update.network_id, network, update.segment, touched)
+
+    def synced(self, answer: Answer, asked_at: float) -> tuple[list[Message], Cursor | None]:
+        """An answer to ``sync`` came.
+
+        :param asked_at: this replica's clock before the call was made.
+        :returns: messages for the table, and the cursor to go on with.
+        """
+        messages = []
+        for chunk in answer.chunks:
+            messages += self._replace(chunk, asked_at - answer.age)
+        for network_id in answer.gone:
+            messages += self.drop(network_id)
+        return messages, answer.cursor
+
+    def _replace(self, chunk: Chunk, as_of: float) -> list[Message]:
+        network = self._networks.get(chunk.network_id)
+        if network is None:
+            return []
+        touched: set[Claim] = set()
+        named = set()
+        for state in chunk.ports:
+            named.add(state.key)
+            if self._newer(network, state):
+                touched |= self._set(network, state)
+        for key in list(network.ports):
+            if key in named or not _within(key, chunk):
+                continue
+            at, _ = network.heard.get(key, (as_of, None))
+            if at <= as_of:
+                touched |= self._set(network, PortState(key, 0, None))
+        if chunk.until is None:
+            touched |= network.adopted
+            network.adopted.clear()
+        return self._tell(chunk.network_id, network, chunk.segment, touched)
+
+    def _newer(self, network: _Network, state: PortState) -> bool:
+        known = network.ports.get(state.key)
+        if known is None and state.key in network.heard:
+            known = network.heard[state.key][1]
+        return known is None or state.order > known.order
+
+    def _set(self, network: _Network, state: PortState) -> set[Claim]:
+        """Take over a state; the claims that may have come or gone with it."""
+        touched: set[Claim] = set()
+        for known, sign in ((network.ports.pop(state.key, None), -1), (state, 1)):
+            if known is None or known.vtep in (None, self._own_vtep):
+                continue
+            network.contents += sign * known.content()
+            claims = _claims(known)
+            for claim in claims:
+                network.claims[claim] += sign
+                touched.add(claim)
+                network.by_ip.setdefault(claim[1], set()).add(claim)
+            own = {ip for _, ip in known.entries}
+            for ip in known.allowed:
+                if ip not in own:
+                    network.allowed[ip] += sign
+                    touched |= network.by_ip.get(ip, set())
+        if state.vtep is not None:
+            network.ports[state.key] = state
+        return touched
+
+    def _tell(
+        self, network_id: str, network: _Network, segment: Segment, touched: Iterable[Claim]
+    ) -> list[Message]:
+        messages = []
+        if network.segment not in (None, segment):
+            touched = set(network.claims)
+            messages += _messages(network_id, segment, set(), network.told)
+            network.told.clear()
+        network.segment = segment
+        added, removed = set(), set()
+        for claim in touched:
+            contested = claim[0] != FLOODING_MAC and network.allowed[claim[1]] > 0
+            wanted = network.claims[claim] > 0 and not contested
+            if wanted and claim not in network.told:
+                added.add(claim)
+            elif not wanted and claim in network.told:
+                removed.add(claim)
+            if not network.claims[claim]:
+                del network.claims[claim]
+                claims = network.by_ip.get(claim[1], set())
+                claims.discard(claim)
+                if not claims:
+                    network.by_ip.pop(claim[1], None)
+        network.told |= added
+        network.told -= removed
+        return messages + _messages(network_id, segment, added, removed)
+
+
+def _claims(state: PortState) -> set[Claim]:
+    assert state.vtep is not None
+    claims = {(mac, ip, state.vtep) for mac, ip in state.entries}
+    claims.add((FLOODING_MAC, FLOODING_IP, state.vtep))
+    return claims
+
+
+def _within(key: str, chunk: Chunk) -> bool:
+    return key > chunk.after and (chunk.until is None or key <= chunk.until)
+
+
+def _messages(
+    network_id: str, segment: Segment, added: set[Claim], removed: set[Claim]
+) -> list[Message]:
+    """Adds first: a machine that moved must not be nowhere in between."""
+    return [
+        {
+            "method": method,
+            "fdb_entries": {
+                network_id: {
+                    "network_type": segment.network_type,
+                    "segment_id": segment.segment_id,
+                    "ports": _by_vtep(claims),
+                }
+            },
+        }
+        for method, claims in (("add_fdb_entries", added), ("remove_fdb_entries", removed))
+        if claims
+    ]
+
+
+def _by_vtep(claims: Iterable[Claim]) -> Mapping[str, list[list[str]]]:
+    ports: dict[str, list[list[str]]] = {}
+    for mac, ip, vtep in sorted(claims, key=lambda claim: (claim[2], claim[0], claim[1])):
+        ports.setdefault(vtep, []).append([mac, ip])
+    return ports

@@ -1,0 +1,256 @@
+"""A cloud for tests: the real ML2 plugin on SQLite, hosts that are played.
+
+Casts are caught where oslo.messaging would hand them to the broker, and given to hosts that behave
+as far as it matters like a stock agent (:class:`StockHost`, upstream's rules) or like ours.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+from unittest import mock
+
+import oslo_messaging.rpc.client as rpc_client
+from neutron.plugins.ml2 import managers, rpc
+from neutron.tests.common import helpers
+from neutron.tests.unit.plugins.ml2 import test_plugin
+from neutron_lib import constants
+from neutron_lib import context as n_context
+from neutron_lib.agent import topics
+from neutron_lib.api.definitions import portbindings
+from neutron_lib.api.definitions import provider_net as pnet
+from neutron_lib.plugins import directory
+from oslo_serialization import jsonutils
+
+from ovs_l2pop.neutron import protocol
+
+UPSTREAM_TOPIC = topics.get_topic_name(topics.AGENT, topics.L2POPULATION, topics.UPDATE)
+FLOODING = ("00:00:00:00:00:00", "0.0.0.0")
+COMPUTE = constants.DEVICE_OWNER_COMPUTE_PREFIX + "fake"
+
+Body = dict[str, Any]
+
+
+class Cast:
+    """One message to one host, or to all."""
+
+    def __init__(self, topic: str, host: str | None, method: str, body: Body) -> None:
+        self.topic, self.host, self.method, self.body = topic, host, method, body
+
+    @property
+    def fdb(self) -> Body:
+        return self.body["fdb_entries"]  # type: ignore[no-any-return]
+
+    def pairs(self, network_id: str, vtep: str) -> list[tuple[str, str]]:
+        """What an add or remove says of a VTEP."""
+        ports = self.fdb.get(network_id, {}).get("ports", {})
+        return [tuple(pair) for pair in ports.get(vtep, ())]
+
+    def __repr__(self) -> str:
+        return f"{self.host or 'fanout'}: {self.method} {self.body}"
+
+
+class StockHost:
+    """What upstream's messages make of a stock agent's flows, for one network.
+
+    As ``ovs_neutron_agent`` does it: removing an entry matches MAC (unicast) or IP (ARP) only.
+    """
+
+    def __init__(self, vtep: str) -> None:
+        self.vtep = vtep
+        self.flood: set[str] = set()
+        self.unicast: dict[str, str] = {}
+        self.arp: dict[str, str] = {}
+
+    def take(self, cast: Cast, network_id: str) -> None:
+        if cast.method == "update_fdb_entries":
+            for vtep, change in cast.fdb["chg_ip"].get(network_id, {}).items():
+                if vtep != self.vtep:
+                    self.arp.update((ip, mac) for mac, ip in change.get("after", ()))
+                    for _, ip in change.get("before", ()):
+                        self.arp.pop(ip, None)
+            return
+        for vtep, pairs in cast.fdb.get(network_id, {}).get("ports", {}).items():
+            if vtep == self.vtep:
+                continue
+            for mac, ip in pairs:
+                if cast.method == "add_fdb_entries":
+                    if (mac, ip) == FLOODING:
+                        self.flood.add(vtep)
+                    else:
+                        self.unicast[mac], self.arp[ip] = vtep, mac
+                elif (mac, ip) == FLOODING:
+                    self.flood.discard(vtep)
+                else:
+                    self.unicast.pop(mac, None)
+                    self.arp.pop(ip, None)
+
+
+class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
+    """Hosts A, B, C, D with VTEPs 20.0.0.1 to 20.0.0.4; one VXLAN and one VLAN network."""
+
+    driver_name: ClassVar[str] = "ovs_l2pop"
+    #: Hosts that run our extension.
+    ours: ClassVar[Sequence[str]] = ()
+    hosts: ClassVar[Sequence[str]] = ("A", "B", "C", "D")
+    _extension_drivers: ClassVar[list[str]] = ["port_security"]
+
+    def setUp(self) -> None:
+        self._mechanism_drivers = ["openvswitch", self.driver_name]
+        super().setUp()
+        self.admin = n_context.get_admin_context()
+        self.plugin = directory.get_plugin()
+        notifier = rpc.AgentNotifierApi(topics.AGENT)
+        self.callbacks = rpc.RpcCallbacks(notifier, managers.TypeManager())
+        mock.patch("neutron.plugins.ml2.rpc.AgentNotifierApi").start()
+        self.casts: list[Cast] = []
+        mock.patch.object(rpc_client._BaseCallContext, "cast", self._catch()).start()
+        for number, host in enumerate(self.hosts, 1):
+            self.register(host, f"20.0.0.{number}", ours=host in self.ours)
+        self.net = self.network_of("vxlan", 1001)
+        self.subnet_id = self.make_subnet(self.net, "10.0.0.0/16")
+
+    def get_additional_service_plugins(self) -> dict[str, str]:
+        return {"revisions": "revisions", "timestamp": "timestamp"}
+
+    # -- the cloud ---------------------------------------------------------------------------
+
+    @property
+    def mech(self) -> Any:
+        return self.plugin.mechanism_manager.mech_drivers[self.driver_name].obj
+
+    def register(self, host: str, vtep: str, *, ours: bool = False, **more: Any) -> None:
+        configurations = {
+            "tunneling_ip": vtep,
+            "tunnel_types": ["vxlan"],
+            "bridge_mappings": {"physnet1": "br-ex"},
+            "l2_population": True,
+            "extensions": ["qos", *([protocol.EXTENSION] if ours else [])],
+        }
+        agent = {
+            "agent_type": constants.AGENT_TYPE_OVS,
+            "binary": constants.AGENT_PROCESS_OVS,
+            "host": host,
+            "topic": constants.L2_AGENT_TOPIC,
+            "start_flag": True,
+        }
+        agent.update({name: more.pop(name) for name in list(agent) if name in more})
+        helpers._register_agent(agent | {"configurations": configurations | more})
+
+    def vtep(self, host: str) -> str:
+        return f"20.0.0.{self.hosts.index(host) + 1}"
+
+    def network_of(self, kind: str, segment: int) -> str:
+        body: Body = {pnet.NETWORK_TYPE: kind, pnet.SEGMENTATION_ID: segment}
+        if kind == "vlan":
+            body[pnet.PHYSICAL_NETWORK] = "physnet1"
+        network = {"name": kind, "admin_state_up": True, "shared": False, "tenant_id": "p"}
+        made = self.plugin.create_network(self.admin, {"network": network | body})
+        return str(made["id"])
+
+    def make_subnet(self, network_id: str, cidr: str) -> str:
+        unset = (
+            "allocation_pools",
+            "dns_nameservers",
+            "host_routes",
+            "ipv6_address_mode",
+            "ipv6_ra_mode",
+            "subnetpool_id",
+            "prefixlen",
+        )
+        subnet = {
+            "network_id": network_id,
+            "tenant_id": "p",
+            "project_id": "p",
+            "name": "",
+            "cidr": cidr,
+            "ip_version": 4,
+            "gateway_ip": None,
+            "enable_dhcp": False,
+        } | dict.fromkeys(unset, constants.ATTR_NOT_SPECIFIED)
+        return str(self.plugin.create_subnet(self.admin, {"subnet": subnet})["id"])
+
+    def port_on(self, host: str, *, up: bool = False, net: str | None = None, **more: Any) -> Body:
+        port = {
+            "network_id": net or self.net,
+            "tenant_id": "p",
+            "name": "",
+            "admin_state_up": True,
+            "device_id": "vm",
+            "device_owner": COMPUTE,
+            "mac_address": constants.ATTR_NOT_SPECIFIED,
+            "fixed_ips": constants.ATTR_NOT_SPECIFIED,
+            portbindings.HOST_ID: host,
+        }
+        made: Body = self.plugin.create_port(self.admin, {"port": port | more})
+        if up:
+            self.up(made, host)
+        return made
+
+    def update(self, port: Body, **attributes: Any) -> Body:
+        done: Body = self.plugin.update_port(self.admin, port["id"], {"port": attributes})
+        return done
+
+    def rebind(self, port: Body, host: str) -> None:
+        self.update(port, **{portbindings.HOST_ID: host})
+
+    def delete(self, port: Body) -> None:
+        self.plugin.delete_port(self.admin, port["id"])
+
+    def pairs(self, port: Body) -> list[tuple[str, str]]:
+        return [(port["mac_address"], ip["ip_address"]) for ip in port["fixed_ips"]]
+
+    # -- what agents do ----------------------------------------------------------------------
+
+    def wire(self, ports: Sequence[Body], host: str, *, refresh: bool = False) -> None:
+        """As an agent does it with ports that it finds: details, then up, in one call each."""
+        ids = [port["id"] for port in ports]
+        context = n_context.get_admin_context()
+        self.callbacks.get_devices_details_list_and_failed_devices(
+            context, devices=ids, agent_id=host, host=host
+        )
+        self.callbacks.update_device_list(
+            n_context.get_admin_context(),
+            devices_up=ids,
+            devices_down=[],
+            agent_id=host,
+            host=host,
+            refresh_tunnels=refresh,
+        )
+
+    def up(self, port: Body, host: str) -> None:
+        self.wire([port], host)
+
+    def down(self, port: Body, host: str) -> None:
+        self.callbacks.update_device_down(self.admin, device=port["id"], agent_id=host, host=host)
+
+    # -- what was sent -----------------------------------------------------------------------
+
+    def _catch(self) -> Any:
+        def cast(context: Any, _ctxt: Any, method: str, **body: Any) -> None:
+            target = context.target
+            if target.topic in (UPSTREAM_TOPIC, protocol.AGENT_TOPIC):
+                wire = jsonutils.loads(jsonutils.dumps(body))
+                host = None if target.fanout else target.server
+                self.casts.append(Cast(target.topic, host, method, wire))
+
+        return cast
+
+    def sent(self) -> list[Cast]:
+        """Messages since the last time."""
+        casts, self.casts = self.casts, []
+        return casts
+
+    def stock_state(self, host: str, casts: Sequence[Cast]) -> StockHost:
+        """What these messages make of a host."""
+        stock = StockHost(self.vtep(host))
+        for cast in casts:
+            if cast.topic == UPSTREAM_TOPIC and cast.host in (None, host):
+                stock.take(cast, self.net)
+        return stock
+
+
+def upstream_to(casts: Sequence[Cast], host: str | None) -> list[Cast]:
+    return [c for c in casts if c.topic == UPSTREAM_TOPIC and c.host == host]
+
+
+def ours_to(casts: Sequence[Cast], host: str) -> list[Cast]:
+    return [c for c in casts if c.topic == protocol.AGENT_TOPIC and c.host == host]
