@@ -6,6 +6,7 @@ A test asks for ``lab2`` or ``lab3``, which all tests of a module share, or make
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -25,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "expected_warnings(*patterns): lines (regular expressions) that the test makes "
         "ovs-vswitchd log at level WARN or worse",
     )
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and with them every
+    # program that they start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
