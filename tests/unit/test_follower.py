@@ -32,6 +32,7 @@ class Server:
         self.ports: dict[str, list[PortState]] = {NET: []}
         self.down = False
         self.asked: list[Mapping[str, str]] = []
+        self.age = 0.0
 
     def __call__(self, networks: Mapping[str, str], cursor: Cursor | None) -> object:
         self.asked.append(networks)
@@ -43,7 +44,7 @@ class Server:
             if network_id in self.ports
         ]
         gone = tuple(network_id for network_id in networks if network_id not in self.ports)
-        return Answer(0.0, gone, tuple(chunks), None).to_wire()
+        return Answer(self.age, gone, tuple(chunks), None).to_wire()
 
 
 class Host:
@@ -171,3 +172,16 @@ def test_leaving_takes_everything_away(host: Host, server: Server) -> None:
     host.follower.leave(NET)
     assert host.unicast() == {}
     assert not [row for row in host.backend.rows if isinstance(row, tuple) and row[0] == "tunnel"]
+
+
+def test_answer_from_before_the_first_use_is_asked_for_again(host: Host, server: Server) -> None:
+    """A port that came after the server's picture and before our first use is told by nobody."""
+    server.age = 5.0
+    host.follower.use(ATTACHED)
+    assert host.follower.sync()
+    server.ports[NET] = [port("01", A)]
+    server.age = 0.0
+    deadline = time.monotonic() + 5
+    while host.unicast() != {"fa:16:3e:00:00:01": A}:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -39,7 +39,7 @@ _FIRST_SYNC_TIMEOUT = 20
 OPTS = [
     cfg.StrOpt(
         "state_path",
-        default="$state_path/ovs-l2pop",
+        sample_default="<state_path of [DEFAULT]>/ovs-l2pop",
         help="Directory in which the extension keeps its forwarding table and control socket.",
     ),
     cfg.StrOpt(
@@ -83,7 +83,7 @@ class L2popExtension(l2_extension.L2AgentExtension):
         # A cookie that stays, so that a restart finds its flows; reserved, so that the agent's
         # clean-up leaves them.
         self._bridge.set_agent_uuid_stamp(backend.pipeline.cookie)
-        state_path = Path(conf.ovs_l2pop.state_path)
+        state_path = Path(conf.ovs_l2pop.state_path or Path(conf.state_path) / "ovs-l2pop")
         self._agent = Agent(settings.local_ip, backend, Store(state_path))
         self._control = ControlServer(state_path / "agent.sock", self._agent)
         self._agent.start().result()

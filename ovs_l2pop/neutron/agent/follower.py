@@ -26,6 +26,8 @@ Call = Callable[[Mapping[str, str], Cursor | None], object]
 
 #: Seconds until a failed sync is tried again, doubled up to the interval.
 _FIRST_RETRY = 2.0
+#: Seconds until the next sync after an answer that was too old.
+_BEHIND_PAUSE = 1.0
 
 
 class Follower:
@@ -45,6 +47,9 @@ class Follower:
         self._syncing = threading.Lock()
         self._wanted = threading.Event()
         self._stopped = False
+        #: When this host came to its latest network, and whether the last answer was older.
+        self._used_at = 0.0
+        self._behind = False
         self._thread = threading.Thread(target=self._run, name="ovs-l2pop-sync", daemon=True)
 
     def start(self) -> None:
@@ -80,6 +85,8 @@ class Follower:
         }
         with self._lock:
             new = self._replica.use(attachment.network_id)
+            if new:
+                self._used_at = time.monotonic()
             # Neutron gives a local VLAN away as soon as the last port is gone; if that happened
             # while we were down, the network that had it is still attached here.
             others = self._agent.call(lambda: self._in_the_way(attachment)).result()
@@ -101,14 +108,10 @@ class Follower:
 
         :returns: whether it answered.
         """
-        with self._syncing:
-            try:
-                self._ask()
-            except Exception as error:  # noqa: BLE001 - whatever RPC raises: it is tried again
-                LOG.warning("no sync with the server, will try again: %s", error)
-                self._wanted.set()
-                return False
-        return True
+        done = self._sync()
+        if self._behind:
+            self._wanted.set()
+        return done
 
     def soon(self) -> None:
         """Something may have been missed."""
@@ -147,7 +150,18 @@ class Follower:
             return None
         return self._agent.submit([json.dumps(message).encode() for message in messages])
 
+    def _sync(self) -> bool:
+        with self._syncing:
+            try:
+                self._ask()
+            except Exception as error:  # noqa: BLE001 - whatever RPC raises: it is tried again
+                LOG.warning("no sync with the server, will try again: %s", error)
+                self._behind = True
+                return False
+        return True
+
     def _ask(self) -> None:
+        self._behind = False
         cursor: Cursor | None = None
         with self._lock:
             digests = self._replica.digests()
@@ -155,6 +169,9 @@ class Follower:
             asked_at = time.monotonic()
             answer = Answer.from_wire(self._call(digests, cursor))
             with self._lock:
+                # The server may answer from a picture that is some seconds old. What was cast
+                # after that, and before we used the network, is in neither.
+                self._behind = self._behind or asked_at - answer.age < self._used_at
                 messages, cursor = self._replica.synced(answer, asked_at)
                 detached = [
                     {"method": "detach_network", "network_id": network_id}
@@ -170,9 +187,12 @@ class Follower:
         retry = _FIRST_RETRY
         while not self._stopped:
             self._wanted.clear()
-            if self.sync():
-                retry = _FIRST_RETRY
-                self._wanted.wait(self._interval * random.uniform(0.5, 1.5))
-            else:
+            if not self._sync():
                 time.sleep(retry * random.uniform(0.5, 1.5))
                 retry = min(2 * retry, self._interval)
+                continue
+            retry = _FIRST_RETRY
+            if self._behind:
+                time.sleep(_BEHIND_PAUSE)
+            else:
+                self._wanted.wait(self._interval * random.uniform(0.5, 1.5))
