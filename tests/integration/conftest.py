@@ -2,5 +2,6 @@
 
 from neutronlab.fixtures import *  # noqa: F403
 
-# Written ahead of the parts that they test: delete a name to have the file collected.
+# Not green yet: with the extension on all hosts 9 of its 11 scenarios pass, the two that restart
+# Open vSwitch do not. Delete the name to have the file collected.
 collect_ignore = ["test_scenarios.py"]
