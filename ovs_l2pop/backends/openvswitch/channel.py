@@ -21,7 +21,7 @@ _ONF = 0x4F4E4600
 _BUNDLE_CONTROL, _BUNDLE_ADD = 2300, 2301
 _BUNDLE_HEAD = struct.Struct("!IIIHH")  # experimenter, type, bundle id, control type, flags
 _BUNDLE_ADD_HEAD = struct.Struct("!BBHIIIIxxH")  # header, experimenter, type, bundle id, flags
-_OPEN, _COMMIT, _DISCARD = 0, 4, 6  # ONF_BCT_*; the reply to each is one more
+_OPEN, _COMMIT = 0, 4  # ONF_BCT_*; the reply to each is one more
 _ATOMIC_ORDERED = 3
 
 #: Messages in one bundle. Open vSwitch before 2.14 needs 3.5 GB for 65,000.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from ovs_l2pop.agent.service import Agent, Outcome
-from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Attachment
+from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Attachment, Detach, to_message
 from ovs_l2pop.neutron.protocol import Answer, Cursor, Update
 from ovs_l2pop.neutron.replica import Claim, Message, Replica
 
@@ -76,13 +76,6 @@ class Follower:
 
         :returns: whether nothing is known of the network yet, so that a :meth:`sync` is due.
         """
-        attach = {
-            "method": "attach_network",
-            "network_id": attachment.network_id,
-            "network_type": attachment.segment.network_type,
-            "segment_id": attachment.segment.segment_id,
-            "local_vlan": attachment.local_vlan,
-        }
         with self._lock:
             new = self._replica.use(attachment.network_id)
             if new:
@@ -91,7 +84,7 @@ class Follower:
             # while we were down, the network that had it is still attached here.
             others = self._agent.call(lambda: self._in_the_way(attachment)).result()
             stale = [message for network_id in others for message in self._leave(network_id)]
-            future = self._submit([*stale, attach])
+            future = self._submit([*stale, to_message(attachment)])
         if future is not None:
             future.result()
         return new
@@ -143,7 +136,7 @@ class Follower:
 
     def _leave(self, network_id: str) -> list[Message]:
         gone = self._replica.drop(network_id)
-        return [{"method": "detach_network", "network_id": network_id}, *gone]
+        return [to_message(Detach(network_id)), *gone]
 
     def _submit(self, messages: list[Message]) -> "Future[Outcome] | None":
         if not messages:
@@ -173,10 +166,7 @@ class Follower:
                 # after that, and before we used the network, is in neither.
                 self._behind = self._behind or asked_at - answer.age < self._used_at
                 messages, cursor = self._replica.synced(answer, asked_at)
-                detached = [
-                    {"method": "detach_network", "network_id": network_id}
-                    for network_id in answer.gone
-                ]
+                detached = [to_message(Detach(network_id)) for network_id in answer.gone]
                 future = self._submit(messages + detached)
             if future is not None:
                 future.result()
