@@ -207,7 +207,7 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     "unknown key of a table": (in_table("ND_REPLY", misses="x"), "ND_REPLY: unknown key misses"),
     # templates
     "no templates": (top("l2pop.yaml", templates={}), "l2pop.yaml: templates: must be a list"),
-    "template twice": (copied("l2pop.yaml", "templates", 3), "template unicast: name is used"),
+    "template twice": (copied("l2pop.yaml", "templates", 6), "template unicast: name is used"),
     "template of both files": (
         in_template("unicast", name="learn"),
         "l2pop.yaml: template learn: name is used twice",

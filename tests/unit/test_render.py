@@ -52,6 +52,18 @@ def test_network() -> None:
     assert incoming in texts(renderer().rows(NetworkFact(HERE)))
 
 
+@pytest.mark.parametrize("distributed", [False, True])
+def test_network_under_a_neutron_agent(distributed: bool) -> None:
+    """Let in by us too, since the agent may wait for its server; not past the tables of DVR."""
+    shared = Renderer(
+        Stamps(PIPELINE, CODEC), PortNumbers(), OPTIONS, True, shared=True, distributed=distributed
+    )
+    nobody = "FLOOD_TO_TUN | vlan_vid=5 | drop"
+    incoming = "VXLAN_TUN_TO_LV | tunnel_id=1001 | PushVlan set:vlan_vid=5 goto:LEARN_FROM_TUN"
+    wanted = [nobody] if distributed else [nobody, incoming]
+    assert texts(shared.rows(NetworkFact(HERE))) == wanted
+
+
 def test_vtep() -> None:
     port, *flows = renderer().rows(VtepFact(HERE, "192.0.2.2"))
     assert port == TunnelPort("vxlan-c0000202", "vxlan", "192.0.2.2", (("in_key", "flow"),), 1000)

@@ -46,6 +46,8 @@ class Settings:
     openflow_library: str
     #: A Neutron agent has laid out the bridges; only what L2 population adds is ours.
     shared: bool = False
+    #: That agent routes on this host (DVR).
+    distributed: bool = False
 
     @classmethod
     def from_config(cls, conf: Any) -> "Settings":
@@ -309,6 +311,7 @@ class OpenvswitchBackend:
             settings.tunnel_options(),
             settings.arp_responder,
             settings.shared,
+            settings.distributed,
         )
 
     def _read_flows(self) -> set[bytes]:

@@ -128,7 +128,9 @@ class Renderer:
     """Renders facts through compiled templates.
 
     :param options: Interface options of every tunnel port, by network type.
-    :param shared: a Neutron agent has laid out the bridge and lets the packets of networks in.
+    :param shared: a Neutron agent has laid out the bridge.
+    :param distributed: it routes on this host, and what comes in goes through tables of its own
+        first: letting packets of a network in is left to it.
     :raises PipelineError: a template or group that is needed here can't be filled in.
     """
 
@@ -139,8 +141,10 @@ class Renderer:
         options: Mapping[str, tuple[tuple[str, str], ...]],
         arp_responder: bool,
         shared: bool = False,
+        distributed: bool = False,
     ) -> None:
         self._shared = shared
+        self._distributed = distributed
         self._stamps = stamps
         self._numbers = numbers
         self._options = options
@@ -219,7 +223,9 @@ class Renderer:
             return self._tunnel(network, fact.vtep)
         if isinstance(fact, FloodFact):
             return self._flood(network, fact)
-        return (network.nobody if self._shared else network.incoming,)
+        if not self._shared:
+            return (network.incoming,)
+        return (network.nobody,) if self._distributed else (network.nobody, network.incoming)
 
     def _tunnel(self, network: _Network, vtep: str) -> tuple[OvsRow, ...]:
         kind = network.network_type

@@ -177,4 +177,5 @@ def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> S
         tos=tos,
         openflow_library="os_ken",
         shared=True,
+        distributed=agent.enable_distributed_routing,
     )
