@@ -123,7 +123,7 @@ class OpenvswitchBackend:
             self._ovsdb.close()
             self._ovsdb = None
         if self._ovsdb is None:
-            self._ovsdb = Ovsdb(self._settings.ovsdb_connection)
+            self._ovsdb = Ovsdb(self._settings.ovsdb_connection, self._settings.shared)
         if self._ovsdb.has_bridge(self._bridge):
             # Tells at once that vswitchd is down; the database would let us wait for it. A version
             # that is missing is about to be added.
@@ -197,8 +197,8 @@ class OpenvswitchBackend:
                 if adding.tunnels:
                     refused.update(self._make_tunnels(adding.tunnels, removing.tunnels))
                 # Ports changed in place are done; others go after the flows that use them.
-                made = {row.name for row in adding.tunnels}
-                gone_now = [row for row in removing.tunnels if row.name not in made]
+                replaced = set(_replaced(adding.tunnels, removing.tunnels))
+                gone_now = [row for row in removing.tunnels if row not in replaced]
                 gone.extend(gone_now)
                 for row, message in self._plan(adding, removing, gone_now):
                     planned.append(row)
@@ -244,13 +244,11 @@ class OpenvswitchBackend:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def _make_tunnels(self, add: list[TunnelPort], replaced: list[TunnelPort]) -> Mapping[Row, str]:
+    def _make_tunnels(self, add: list[TunnelPort], remove: list[TunnelPort]) -> Mapping[Row, str]:
         # Tells at once that vswitchd has gone; the database would let us wait for it.
         self.poll()
-        names = {row.name for row in add}
         ovsdb = self._open_ovsdb()
-        in_place = [row for row in replaced if row.name in names]
-        refused = ovsdb.write(self._bridge, add, in_place)
+        refused = ovsdb.write(self._bridge, add, _replaced(add, remove))
         got = ovsdb.ofports(self._bridge)
         if any(got.get(row.name) != row.ofport for row in add if row not in refused):
             # Somebody's port has the number that we asked for.
@@ -380,6 +378,14 @@ class OpenvswitchBackend:
         if self._ovsdb is None:
             raise BackendError(f"ovsdb {self._settings.ovsdb_connection}: not connected")
         return self._ovsdb
+
+
+def _replaced(add: list[TunnelPort], remove: list[TunnelPort]) -> list[TunnelPort]:
+    """Of the ports to remove those that make place for one to add: of its name, or to its VTEP
+    (two tunnels to one VTEP the switch would refuse)."""
+    names = {row.name for row in add}
+    tunnels = {(row.type, row.remote_ip) for row in add}
+    return [row for row in remove if row.name in names or (row.type, row.remote_ip) in tunnels]
 
 
 class _Sorted:

@@ -1,13 +1,15 @@
 """Bridges and tunnel ports, through ovsdbapp.
 
 A tunnel port of ours carries ``ovs-l2pop`` in its ``external_ids``; a port without it is somebody
-else's and is never touched. All ports of a batch go in one transaction: 1,000 take under a second,
-one by one they take 86 ms each. Every port asks for a number of our choice (``ofport_request``):
-flows can be made before the port is there, and an OVS restart renumbers nothing.
+else's and is never touched. Under a Neutron agent all tunnels of the bridge are ours: those that
+the agent made before we were there are taken over as they are. All ports of a batch go in one
+transaction: 1,000 take under a second, one by one they take 86 ms each. Every port asks for a
+number of our choice (``ofport_request``): flows can be made before the port is there, and an OVS
+restart renumbers nothing.
 """
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ with warnings.catch_warnings():
 from ovs_l2pop.backends.openvswitch.rows import TunnelPort, Wiring
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
+from ovs_l2pop.messages import MAX_SEGMENT_ID
 
 OWNER_KEY = "ovs-l2pop"
 
@@ -68,12 +71,14 @@ class Ovsdb:
     """A connection to the host's ovsdb-server.
 
     :param target: as ``ovs-vsctl --db`` takes it, such as ``unix:/run/openvswitch/db.sock``.
+    :param shared: every tunnel is ours, whoever made it.
     :raises BackendError: no connection, also from every method once it is lost for longer; it is
         then :attr:`broken`, and a new one must be made.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, shared: bool = False) -> None:
         self._target = target
+        self._shared = shared
         #: A transaction has failed, or is still under way in the library.
         self.broken = False
         try:
@@ -136,18 +141,19 @@ class Ovsdb:
     def tunnels(self, bridge: str) -> set[TunnelPort]:
         """Our tunnel ports as they are. ``ofport`` is 0 where vswitchd has given none."""
         with self._connection.lock:
-            return set(_tunnels(self._bridge(bridge)))
+            ports = _ours(self._bridge(bridge), self._shared).values()
+            return {_tunnel(port.interfaces[0]) for port in ports}
 
     def write(
         self, bridge: str, add: Collection[TunnelPort], remove: Collection[TunnelPort]
     ) -> dict[Row, str]:
         """Make and delete tunnel ports in one transaction.
 
-        A port whose name is in both is changed in place.
+        A port whose name is in both is changed in place; one to the same VTEP is replaced.
 
         :returns: ports that vswitchd did not take, with its reason; nothing is left of them.
         """
-        write = _WriteTunnels(self._api, bridge, add, remove)
+        write = _WriteTunnels(self._api, bridge, add, remove, self._shared)
         self._commit(write, _CONNECT_TIMEOUT + _TIMEOUT_PER_PORT * (len(add) + len(remove)))
         refused = dict(write.refused)
         failed: list[TunnelPort] = []
@@ -161,7 +167,9 @@ class Ovsdb:
                     refused[row] = error[0] if error else "vswitchd gave it no port number"
                     failed.append(row)
         if failed:
-            self._commit(_WriteTunnels(self._api, bridge, [], failed), _CONNECT_TIMEOUT)
+            self._commit(
+                _WriteTunnels(self._api, bridge, [], failed, self._shared), _CONNECT_TIMEOUT
+            )
         return refused
 
     def _row(self, table: str, name: str) -> Any:
@@ -186,21 +194,31 @@ class Ovsdb:
             raise BackendError(f"ovsdb {self._target}: {error}") from error
 
 
-def _tunnels(bridge: Any) -> Iterator[TunnelPort]:
-    for port in bridge.ports:
-        if OWNER_KEY not in port.external_ids:
-            continue
-        for interface in port.interfaces:
-            options = dict(interface.options)
-            remote = options.pop("remote_ip", "")
-            ofport = interface.ofport[0] if interface.ofport else 0
-            yield TunnelPort(
-                interface.name,
-                interface.type,
-                remote,
-                tuple(sorted(options.items())),
-                max(ofport, 0),
-            )
+def _ours(bridge: Any, shared: bool) -> dict[str, Any]:
+    """Our tunnel ports by their names."""
+    return {
+        port.name: port
+        for port in bridge.ports
+        if OWNER_KEY in port.external_ids or (shared and _leads_away(port.interfaces))
+    }
+
+
+def _leads_away(interfaces: Sequence[Any]) -> bool:
+    """Whether a port is a tunnel of networks, not just one tunnel of somebody's."""
+    return len(interfaces) == 1 and (
+        interfaces[0].type in MAX_SEGMENT_ID
+        and interfaces[0].options.get("in_key") == "flow"
+        and interfaces[0].options.get("remote_ip", "flow") != "flow"
+    )
+
+
+def _tunnel(interface: Any) -> TunnelPort:
+    options = dict(interface.options)
+    remote = options.pop("remote_ip", "")
+    ofport = interface.ofport[0] if interface.ofport else 0
+    return TunnelPort(
+        interface.name, interface.type, remote, tuple(sorted(options.items())), max(ofport, 0)
+    )
 
 
 class _Prepare(command.BaseCommand):
@@ -274,9 +292,10 @@ class _WriteTunnels(command.BaseCommand):
         bridge: str,
         add: Collection[TunnelPort],
         remove: Collection[TunnelPort],
+        shared: bool,
     ) -> None:
         super().__init__(api)
-        self._bridge, self._add, self._remove = bridge, add, remove
+        self._bridge, self._add, self._remove, self._shared = bridge, add, remove, shared
         self.refused: dict[Row, str] = {}
 
     def run_idl(self, txn: Any) -> None:
@@ -285,7 +304,7 @@ class _WriteTunnels(command.BaseCommand):
         bridge = idlutils.row_by_value(idl, "Bridge", "name", self._bridge, None)
         if bridge is None:
             raise BackendError(f"bridge {self._bridge} does not exist")
-        ours = {p.name: p for p in bridge.ports if OWNER_KEY in p.external_ids}
+        ours = _ours(bridge, self._shared)
         kept = {row.name for row in self._add}
         for row in self._remove:
             if row.name in ours and row.name not in kept:
@@ -296,6 +315,7 @@ class _WriteTunnels(command.BaseCommand):
                 continue
             if row.name in ours:
                 port, interface = ours[row.name], ours[row.name].interfaces[0]
+                port.setkey("external_ids", OWNER_KEY, "tunnel")
                 interface.type = row.type
             elif idlutils.row_by_value(idl, "Port", "name", row.name, None) is not None:
                 self.refused[row] = f"a port {row.name} exists that is not ours"

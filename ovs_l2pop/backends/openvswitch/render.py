@@ -2,7 +2,7 @@
 
 from base64 import b32encode
 from collections.abc import Mapping
-from hashlib import sha1
+from hashlib import blake2b
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 
@@ -29,11 +29,11 @@ Tunnel = tuple[str, str]  #: (network type, remote VTEP)
 
 
 def tunnel_name(network_type: str, remote_ip: str) -> str:
-    """The port's name, as Neutron's agent gives it for IPv4; else from a hash. 15 characters."""
+    """The port's name, 15 characters at the most, as Neutron's agent gives it (since 2025.1)."""
     address = ip_address(remote_ip)
     if address.version == 4:
         return f"{network_type}-{int(address):08x}"
-    digest = b32encode(sha1(address.packed).digest()).decode().lower()
+    digest = b32encode(blake2b(str(address).encode(), digest_size=20).digest()).decode().lower()
     return f"{network_type}-{digest}"[:15]
 
 

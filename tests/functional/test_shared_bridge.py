@@ -1,0 +1,81 @@
+"""br-tun under a Neutron agent: what is the agent's stays, and its tunnels are taken over."""
+
+from pathlib import Path
+
+from conftest import MakeLab
+from switch_helpers import ports
+
+from ovs_l2pop.agent.service import Agent
+from ovs_l2pop.agent.store import Store
+from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
+from ovs_l2pop.backends.openvswitch.ovsdb import Bridges
+from ovs_l2pop.backends.openvswitch.render import tunnel_name
+from ovs_l2pop.lab import Host
+
+NETWORK = "7a1c4bd0-95a3-4e0e-9d51-3c2a7c3c9b10"
+HERE = "2001:db8::1"
+NEAR, FAR, GONE = "2001:db8::2", "2001:db8::3", "2001:db8::4"
+MESSAGES = [
+    f'{{"method": "attach_network", "network_id": "{NETWORK}", "network_type": "vxlan",'
+    ' "segment_id": 1001, "local_vlan": 5}',
+    f'{{"method": "add_fdb_entries", "fdb_entries": {{"{NETWORK}": {{"network_type": "vxlan",'
+    f' "segment_id": 1001, "ports": {{"{NEAR}": [["00:00:00:00:00:00", "0.0.0.0"]],'
+    f' "{FAR}": [["00:00:00:00:00:00", "0.0.0.0"]]}}}}}}}}',
+]
+
+
+def backend(host: Host) -> OpenvswitchBackend:
+    """As the extension makes it."""
+    return OpenvswitchBackend(
+        Settings(
+            local_ip=HERE,
+            tunnel_types=("vxlan",),
+            arp_responder=True,
+            ovsdb_connection=host.ovsdb,
+            rundir=host.rundir,
+            bridges=Bridges("br-int", "br-tun", "netdev"),
+            vxlan_udp_port=4789,
+            tunnel_csum=False,
+            dont_fragment=True,
+            tos=None,
+            openflow_library="os_ken",
+            shared=True,
+        )
+    )
+
+
+def stock_tunnel(host: Host, name: str, remote: str) -> int:
+    """A tunnel as the stock agent makes it, in fewer options; its number."""
+    host.vsctl(
+        *("add-port", "br-tun", name, "--", "set", "Interface", name, "type=vxlan"),
+        *("options:in_key=flow", "options:out_key=flow", "options:local_ip=" + f'"{HERE}"'),
+        *("options:remote_ip=" + f'"{remote}"',),
+    )
+    return host.ofport(name)
+
+
+def test_tunnels_of_the_agent_are_taken_over(make_lab: MakeLab, tmp_path: Path) -> None:
+    host = make_lab(1).hosts[0]
+    host.vsctl("add-br", "br-tun", "--", "set", "Bridge", "br-tun", "datapath_type=netdev")
+    host.ofctl("add-flow", "br-tun", "cookie=0x77,table=20,priority=2,dl_vlan=5,actions=drop")
+    same = stock_tunnel(host, tunnel_name("vxlan", NEAR), NEAR)
+    # Releases before 2025.1 made the name from another hash.
+    renamed = stock_tunnel(host, "vxlan-abcdefghi", FAR)
+    stock_tunnel(host, tunnel_name("vxlan", GONE), GONE)
+    host.vsctl("add-port", "br-tun", "mine", "--", "set", "Interface", "mine", "type=internal")
+
+    agent = Agent(HERE, backend(host), Store(tmp_path))
+    agent.start().result()
+    try:
+        outcome = agent.submit(message.encode() for message in MESSAGES).result()
+        assert (outcome.refusals, outcome.pending) == ([], None)
+        assert agent.call(agent.drift).result() == ([], [])
+        wanted = {tunnel_name("vxlan", NEAR), tunnel_name("vxlan", FAR)}
+        assert ports(host, "br-tun") == {"mine", *wanted}
+        numbers = {host.ofport(tunnel_name("vxlan", vtep)) for vtep in (NEAR, FAR)}
+        assert numbers == {same, renamed}
+        flood = host.ofctl("dump-flows", "br-tun", "table=22")
+        assert all(f"output:{number}" in flood for number in numbers)
+        assert "cookie=0x77" in host.ofctl("dump-flows", "br-tun", "table=20")
+    finally:
+        agent.stop()
