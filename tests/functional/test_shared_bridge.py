@@ -14,7 +14,7 @@ from ovs_l2pop.lab import Host
 
 NETWORK = "7a1c4bd0-95a3-4e0e-9d51-3c2a7c3c9b10"
 HERE = "2001:db8::1"
-NEAR, FAR, GONE = "2001:db8::2", "2001:db8::3", "2001:db8::4"
+NEAR, FAR, OTHER = "2001:db8::2", "2001:db8::3", "2001:db8::4"
 MESSAGES = [
     f'{{"method": "attach_network", "network_id": "{NETWORK}", "network_type": "vxlan",'
     ' "segment_id": 1001, "local_vlan": 5}',
@@ -61,7 +61,7 @@ def test_tunnels_of_the_agent_are_taken_over(make_lab: MakeLab, tmp_path: Path) 
     same = stock_tunnel(host, tunnel_name("vxlan", NEAR), NEAR)
     # Releases before 2025.1 made the name from another hash.
     renamed = stock_tunnel(host, "vxlan-abcdefghi", FAR)
-    stock_tunnel(host, tunnel_name("vxlan", GONE), GONE)
+    stock_tunnel(host, tunnel_name("vxlan", OTHER), OTHER)
     host.vsctl("add-port", "br-tun", "mine", "--", "set", "Interface", "mine", "type=internal")
 
     agent = Agent(HERE, backend(host), Store(tmp_path))
@@ -70,9 +70,9 @@ def test_tunnels_of_the_agent_are_taken_over(make_lab: MakeLab, tmp_path: Path) 
         outcome = agent.submit(message.encode() for message in MESSAGES).result()
         assert (outcome.refusals, outcome.pending) == ([], None)
         assert agent.call(agent.drift).result() == ([], [])
-        wanted = {tunnel_name("vxlan", NEAR), tunnel_name("vxlan", FAR)}
-        assert ports(host, "br-tun") == {"mine", *wanted}
-        numbers = {host.ofport(tunnel_name("vxlan", vtep)) for vtep in (NEAR, FAR)}
+        names = {tunnel_name("vxlan", NEAR), "vxlan-abcdefghi"}
+        assert ports(host, "br-tun") == {"mine", tunnel_name("vxlan", OTHER), *names}
+        numbers = {host.ofport(name) for name in names}
         assert numbers == {same, renamed}
         flood = host.ofctl("dump-flows", "br-tun", "table=22")
         assert all(f"output:{number}" in flood for number in numbers)

@@ -197,8 +197,8 @@ class OpenvswitchBackend:
                 if adding.tunnels:
                     refused.update(self._make_tunnels(adding.tunnels, removing.tunnels))
                 # Ports changed in place are done; others go after the flows that use them.
-                replaced = set(_replaced(adding.tunnels, removing.tunnels))
-                gone_now = [row for row in removing.tunnels if row not in replaced]
+                made = {row.name for row in adding.tunnels}
+                gone_now = [row for row in removing.tunnels if row.name not in made]
                 gone.extend(gone_now)
                 for row, message in self._plan(adding, removing, gone_now):
                     planned.append(row)
@@ -244,11 +244,13 @@ class OpenvswitchBackend:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def _make_tunnels(self, add: list[TunnelPort], remove: list[TunnelPort]) -> Mapping[Row, str]:
+    def _make_tunnels(self, add: list[TunnelPort], replaced: list[TunnelPort]) -> Mapping[Row, str]:
         # Tells at once that vswitchd has gone; the database would let us wait for it.
         self.poll()
         ovsdb = self._open_ovsdb()
-        refused = ovsdb.write(self._bridge, add, _replaced(add, remove))
+        names = {row.name for row in add}
+        in_place = [row for row in replaced if row.name in names]
+        refused = ovsdb.write(self._bridge, add, in_place)
         got = ovsdb.ofports(self._bridge)
         if any(got.get(row.name) != row.ofport for row in add if row not in refused):
             # Somebody's port has the number that we asked for.
@@ -359,13 +361,11 @@ class OpenvswitchBackend:
                 " see the log of ovs-vswitchd"
             )
         self._patch = patch
+        tunnels = [row for row in ovsdb.usable_tunnels(self._bridge) if row.ofport]
         self._numbers.restart(
             set(ofports.values()),
-            {
-                (row.type, row.remote_ip): row.ofport
-                for row in ovsdb.tunnels(self._bridge)
-                if row.ofport
-            },
+            {(row.type, row.remote_ip): row.ofport for row in tunnels},
+            {(row.type, row.remote_ip): row.name for row in tunnels},
         )
         self._renderer.forget()
 
@@ -378,14 +378,6 @@ class OpenvswitchBackend:
         if self._ovsdb is None:
             raise BackendError(f"ovsdb {self._settings.ovsdb_connection}: not connected")
         return self._ovsdb
-
-
-def _replaced(add: list[TunnelPort], remove: list[TunnelPort]) -> list[TunnelPort]:
-    """Of the ports to remove those that make place for one to add: of its name, or to its VTEP
-    (two tunnels to one VTEP the switch would refuse)."""
-    names = {row.name for row in add}
-    tunnels = {(row.type, row.remote_ip) for row in add}
-    return [row for row in remove if row.name in names or (row.type, row.remote_ip) in tunnels]
 
 
 class _Sorted:

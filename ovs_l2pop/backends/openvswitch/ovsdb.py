@@ -1,8 +1,8 @@
 """Bridges and tunnel ports, through ovsdbapp.
 
 A tunnel port of ours carries ``ovs-l2pop`` in its ``external_ids``; a port without it is somebody
-else's and is never touched. Under a Neutron agent all tunnels of the bridge are ours: those that
-the agent made before we were there are taken over as they are. All ports of a batch go in one
+else's and is never touched. But under a Neutron agent a tunnel that we need and that the agent made
+before we were there is taken over, with its number. All ports of a batch go in one
 transaction: 1,000 take under a second, one by one they take 86 ms each. Every port asks for a
 number of our choice (``ofport_request``): flows can be made before the port is there, and an OVS
 restart renumbers nothing.
@@ -71,7 +71,7 @@ class Ovsdb:
     """A connection to the host's ovsdb-server.
 
     :param target: as ``ovs-vsctl --db`` takes it, such as ``unix:/run/openvswitch/db.sock``.
-    :param shared: every tunnel is ours, whoever made it.
+    :param shared: tunnels of others may be taken over.
     :raises BackendError: no connection, also from every method once it is lost for longer; it is
         then :attr:`broken`, and a new one must be made.
     """
@@ -140,8 +140,15 @@ class Ovsdb:
 
     def tunnels(self, bridge: str) -> set[TunnelPort]:
         """Our tunnel ports as they are. ``ofport`` is 0 where vswitchd has given none."""
+        return self._tunnels(bridge, False)
+
+    def usable_tunnels(self, bridge: str) -> set[TunnelPort]:
+        """Besides, those that :meth:`write` would take over."""
+        return self._tunnels(bridge, self._shared)
+
+    def _tunnels(self, bridge: str, shared: bool) -> set[TunnelPort]:
         with self._connection.lock:
-            ports = _ours(self._bridge(bridge), self._shared).values()
+            ports = _ours(self._bridge(bridge), shared).values()
             return {_tunnel(port.interfaces[0]) for port in ports}
 
     def write(
@@ -149,7 +156,7 @@ class Ovsdb:
     ) -> dict[Row, str]:
         """Make and delete tunnel ports in one transaction.
 
-        A port whose name is in both is changed in place; one to the same VTEP is replaced.
+        A port whose name is in both is changed in place.
 
         :returns: ports that vswitchd did not take, with its reason; nothing is left of them.
         """
@@ -195,7 +202,7 @@ class Ovsdb:
 
 
 def _ours(bridge: Any, shared: bool) -> dict[str, Any]:
-    """Our tunnel ports by their names."""
+    """Our tunnel ports by their names; where the bridge is shared, all."""
     return {
         port.name: port
         for port in bridge.ports

@@ -27,6 +27,8 @@ FIRST_TUNNEL_OFPORT = 1000
 
 Tunnel = tuple[str, str]  #: (network type, remote VTEP)
 
+_NO_NAMES: Mapping[Tunnel, str] = {}
+
 
 def tunnel_name(network_type: str, remote_ip: str) -> str:
     """The port's name, 15 characters at the most, as Neutron's agent gives it (since 2025.1)."""
@@ -38,16 +40,20 @@ def tunnel_name(network_type: str, remote_ip: str) -> str:
 
 
 class PortNumbers:
-    """Which OpenFlow port number each tunnel has, or will ask for."""
+    """Which OpenFlow port number each tunnel has, or will ask for; and which name."""
 
     def __init__(self) -> None:
         self._numbers: dict[Tunnel, int] = {}
+        self._names: dict[Tunnel, str] = {}
         self._taken: set[int] = set()
         self._next = FIRST_TUNNEL_OFPORT
 
-    def restart(self, taken: set[int], known: Mapping[Tunnel, int]) -> None:
-        """What the bridge has: all its numbers, and those of our tunnels."""
+    def restart(
+        self, taken: set[int], known: Mapping[Tunnel, int], names: Mapping[Tunnel, str] = _NO_NAMES
+    ) -> None:
+        """What the bridge has: all its numbers, and those of our tunnels with their names."""
         self._taken = set(taken)
+        self._names = dict(names)
         for tunnel, number in known.items():
             self._numbers[tunnel] = number
         for tunnel, number in list(self._numbers.items()):
@@ -64,8 +70,13 @@ class PortNumbers:
             self._taken.add(number)
         return number
 
+    def name(self, tunnel: Tunnel) -> str:
+        """What its port is called: no second one can be made to the same VTEP."""
+        return self._names.get(tunnel) or tunnel_name(*tunnel)
+
     def release(self, tunnel: Tunnel) -> None:
         """The tunnel is gone and its number free."""
+        self._names.pop(tunnel, None)
         if (number := self._numbers.pop(tunnel, None)) is not None:
             self._taken.discard(number)
             self._next = min(self._next, number)
@@ -230,7 +241,8 @@ class Renderer:
     def _tunnel(self, network: _Network, vtep: str) -> tuple[OvsRow, ...]:
         kind = network.network_type
         number = self._numbers.of((kind, vtep))
-        port = TunnelPort(tunnel_name(kind, vtep), kind, vtep, self._options[kind], number)
+        name = self._numbers.name((kind, vtep))
+        port = TunnelPort(name, kind, vtep, self._options[kind], number)
         return (port, self._stamps.flows[f"from_{kind}_tunnel"](port=encode("port", number)))
 
     def _flood(self, network: _Network, fact: FloodFact) -> tuple[OvsRow, ...]:
