@@ -1,6 +1,7 @@
 # Two commands on a fresh Debian 12, as root: `make demo` and `make test`.
-# Each installs what is missing (OS packages from bindep.txt, a virtual environment in .venv) and
-# then runs; once everything is there, that costs less than a second.
+# Each installs what is missing (OS packages from bindep.txt, a virtual environment in .venv; for
+# what needs Neutron another one in .venv-neutron) and then runs; once everything is there, that
+# costs less than a second.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,6 +21,11 @@ PYTEST_ARGS ?=
 STAMP := $(VENV)/.installed-$(shell cat setup.cfg pyproject.toml | sha256sum | cut -c1-12)
 RYU_WHEEL := $(VENV)/wheels/ryu-4.34-py3-none-any.whl
 
+# Neutron brings a hundred libraries of its own; the daemon must run without any of them.
+NEUTRON_VENV := .venv-neutron
+NEUTRON_NEEDS := tests/integration/requirements.txt
+NEUTRON_STAMP := $(NEUTRON_VENV)/.installed-$(shell cat setup.cfg $(NEUTRON_NEEDS) | sha256sum | cut -c1-12)
+
 # Runs a command silently; shows what it printed when it fails. To be named first in a recipe.
 define quietly
 quietly() {
@@ -29,6 +35,12 @@ quietly() {
     rm -f "$$log"
     return $$status
 }
+endef
+
+# Real switches, kernels and clocks: what fails on a busy machine gets one more try, seen by all.
+# To be named first in a recipe.
+define twice
+twice() { "$$@" || { echo "== what failed, once more"; "$$@" --last-failed --last-failed-no-failures none; }; }
 endef
 
 .PHONY: help
@@ -43,10 +55,10 @@ demo: venv  ## show it: hosts in network namespaces, real Open vSwitch (root; DE
 	@$(BIN)/ovs-l2pop demo $(DEMO_ARGS)
 
 .PHONY: test
-test: need-root lint  ## everything that CI runs: lint, then unit, packaging and functional tests
-	@run() { $(BIN)/python -m pytest tests/unit tests/packaging tests/functional $(PYTEST_ARGS) "$$@"; }
-	# Real switches, kernels and clocks: what fails on a busy machine gets one more try, seen by all.
-	run || { echo "== what failed, once more"; run --last-failed --last-failed-no-failures none; }
+test: need-root lint venv-neutron  ## everything that CI runs: lint, then all tests
+	@$(twice)
+	twice $(BIN)/python -m pytest tests/unit tests/packaging tests/functional $(PYTEST_ARGS)
+	$(MAKE) neutron integration
 
 .PHONY: unit
 unit: venv  ## unit tests
@@ -59,6 +71,15 @@ packaging: venv  ## the wheel in an empty virtual environment, and what .venv mu
 .PHONY: functional
 functional: need-root venv  ## tests against a real Open vSwitch in network namespaces (root)
 	@$(BIN)/python -m pytest tests/functional $(PYTEST_ARGS)
+
+.PHONY: neutron
+neutron: venv-neutron  ## the mechanism driver in Neutron's plugin, in one process
+	@$(NEUTRON_VENV)/bin/python -m pytest tests/neutron $(PYTEST_ARGS)
+
+.PHONY: integration
+integration: need-root venv venv-neutron  ## a cloud: real Neutron, RabbitMQ, MariaDB, Open vSwitch (root)
+	@$(twice)
+	twice $(BIN)/python -m pytest tests/integration $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: need-root venv  ## measurements (root; not part of test)
@@ -73,9 +94,11 @@ lint: venv  ## ruff check, ruff format --check, mypy
 	for place in ovs_l2pop tests/*/; do $(BIN)/mypy --no-error-summary "$$place"; done
 
 .PHONY: sample
-sample: venv  ## write etc/ovs-l2pop.conf.sample from the options' help
-	@$(BIN)/oslo-config-generator --config-file etc/oslo-config-generator/ovs-l2pop.conf
-	echo "wrote etc/ovs-l2pop.conf.sample"
+sample: venv  ## write etc/*.sample from the options' help
+	@for config in etc/oslo-config-generator/*; do
+	    $(BIN)/oslo-config-generator --config-file "$$config"
+	    sed -n 's/^output_file = /wrote /p' "$$config"
+	done
 
 .PHONY: doc
 doc: venv  ## write doc/pipeline.md from flows/
@@ -88,10 +111,13 @@ doc: venv  ## write doc/pipeline.md from flows/
 .PHONY: venv
 venv: $(STAMP)  ## install what is missing, run nothing
 
+.PHONY: venv-neutron
+venv-neutron: $(NEUTRON_STAMP)  ## install Neutron, RabbitMQ and MariaDB for the tests, run nothing
+
 .PHONY: clean
-clean:  ## remove build products and caches (but not .venv)
+clean:  ## remove build products and caches (but no virtual environment)
 	@rm -rf build dist *.egg-info .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 .PHONY: need-root
 need-root:
@@ -100,37 +126,49 @@ need-root:
 	    exit 1
 	fi
 
-# Only asks dpkg when all is there (20 ms), so it needs no stamp and sees a removed package too.
+# Installs the OS packages of bindep.txt: those of every profile, and those of $$profile. Only asks
+# dpkg when all is there (20 ms), so it needs no stamp and sees a removed package too.
+define os_packages
+wanted=$$(sed -nE "s/^([a-z0-9][^ ]*) +\[($$profile )?platform:dpkg\].*/\1/p" bindep.txt)
+if ! command -v dpkg-query >/dev/null; then
+    echo "Not a Debian system; please see to it that these are there:" $$wanted >&2
+    exit 0
+fi
+missing=
+for package in $$wanted; do
+    state=$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null || true)
+    [ "$$state" = installed ] || missing="$$missing $$package"
+done
+[ -n "$$missing" ] || exit 0
+if [ "$$(id -u)" != 0 ]; then
+    echo "OS packages are missing. As root: apt-get install --no-install-recommends$$missing" >&2
+    exit 1
+fi
+echo "== installing OS packages:$$missing"
+# Some would start system-wide daemons. Nothing here uses them: exit 101 from this file forbids
+# it, for as long as the installation takes.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $$policy ]; then
+    trap "rm -f $$policy" EXIT
+    printf '#!/bin/sh\nexit 101\n' >$$policy
+    chmod 755 $$policy
+fi
+export DEBIAN_FRONTEND=noninteractive
+quietly apt-get update
+quietly apt-get install --yes --no-install-recommends $$missing
+endef
+
 .PHONY: os-packages
 os-packages:
 	@$(quietly)
-	wanted=$$(sed -n 's/^\([a-z0-9][^ ]*\) .*platform:dpkg.*/\1/p' bindep.txt)
-	if ! command -v dpkg-query >/dev/null; then
-	    echo "Not a Debian system; please see to it that these are there:" $$wanted >&2
-	    exit 0
-	fi
-	missing=
-	for package in $$wanted; do
-	    state=$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null || true)
-	    [ "$$state" = installed ] || missing="$$missing $$package"
-	done
-	[ -n "$$missing" ] || exit 0
-	if [ "$$(id -u)" != 0 ]; then
-	    echo "OS packages are missing. As root: apt-get install --no-install-recommends$$missing" >&2
-	    exit 1
-	fi
-	echo "== installing OS packages:$$missing"
-	# openvswitch-switch would start system-wide daemons. Nothing here uses them: exit 101 from
-	# this file forbids it, for as long as the installation takes.
-	policy=/usr/sbin/policy-rc.d
-	if [ ! -e $$policy ]; then
-	    trap "rm -f $$policy" EXIT
-	    printf '#!/bin/sh\nexit 101\n' >$$policy
-	    chmod 755 $$policy
-	fi
-	export DEBIAN_FRONTEND=noninteractive
-	quietly apt-get update
-	quietly apt-get install --yes --no-install-recommends $$missing
+	profile=
+	$(os_packages)
+
+.PHONY: os-packages-neutron
+os-packages-neutron: | os-packages
+	@$(quietly)
+	profile=neutron
+	$(os_packages)
 
 # Leaves an existing .venv's versions alone as far as setup.cfg allows them.
 $(STAMP): $(RYU_WHEEL) | os-packages
@@ -160,3 +198,14 @@ $(RYU_WHEEL): | os-packages
 	quietly "$$old/bin/python" -m pip install 'setuptools<58' wheel pbr
 	quietly "$$old/bin/python" -m pip wheel --no-build-isolation --no-deps \
 	    --wheel-dir $(@D) ryu==4.34
+
+$(NEUTRON_STAMP): | os-packages-neutron
+	@$(quietly)
+	if [ ! -x $(NEUTRON_VENV)/bin/python ]; then
+	    echo "== making the virtual environment $(NEUTRON_VENV)"
+	    quietly $(PYTHON) -m venv $(NEUTRON_VENV)
+	fi
+	echo "== installing ovs-l2pop and Neutron into $(NEUTRON_VENV)"
+	quietly $(NEUTRON_VENV)/bin/python -m pip install --editable . -r $(NEUTRON_NEEDS)
+	rm -f $(NEUTRON_VENV)/.installed-*
+	touch $@

@@ -10,8 +10,10 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from neutronlab import OURS, OURS_DRIVERS, STOCK, Cloud, Instance, Network, wait_until
+from neutronlab import OURS, OURS_DRIVERS, STOCK, Cloud, Instance, Network
 from neutronlab.fixtures import MakeCloud
+from neutronlab.messages import UPSTREAM_TOPIC
+from neutronlab.reach import reach_each_other, wait_until_reachable
 
 from ovs_l2pop.lab.frames import ArpOperation, decode
 
@@ -20,7 +22,10 @@ CLOUDS = {
     "mixed": ([STOCK, OURS], OURS_DRIVERS),
 }
 OURS_IN_LOGS = re.compile(r" (?:WARNING|ERROR|CRITICAL) .*ovs_l2pop")
+# What the tests here do to the switch and to the server.
+EXPECTED = re.compile("the dataplane can't be written, will try again|no sync with the server")
 STEPS = 25
+TOPICS = {"stock": UPSTREAM_TOPIC, "ours": "q-agent-notifier-ovs_l2pop-update"}
 
 
 @pytest.fixture(scope="module", params=CLOUDS)
@@ -31,7 +36,10 @@ def cloud(request: pytest.FixtureRequest, make_module_cloud: MakeCloud) -> Itera
     yield cloud
     logs = cloud.control.logs() | {node.name: node.agent_log() for node in cloud.nodes}
     assert [
-        line for log in logs.values() for line in log.splitlines() if OURS_IN_LOGS.search(line)
+        line
+        for log in logs.values()
+        for line in log.splitlines()
+        if OURS_IN_LOGS.search(line) and not EXPECTED.search(line)
     ] == []
 
 
@@ -54,26 +62,6 @@ def _clean(cloud: Cloud, instances: list[Instance]) -> Iterator[None]:
     """One test's failure is not to be the next one's."""
     yield
     cloud.clean(keep=instances)
-
-
-def reach_each_other(instances: list[Instance]) -> None:
-    """Ping from everywhere to everywhere, with empty neighbour tables."""
-    for source in instances:
-        source.machine.forget_neighbours()
-    for source in instances:
-        for target in instances:
-            if source is not target:
-                for address in target.port.ips:
-                    result = source.machine.ping(address, count=2)
-                    assert (result.lost, result.duplicates) == (0, 0), (source.ip, address)
-
-
-def wait_until_reachable(source: Instance, target: Instance) -> None:
-    """Wait for br-int too, which is the stock agent's, after a restart of Open vSwitch."""
-    wait_until(
-        lambda: source.machine.ping(target.ip, count=1).lost == 0,
-        f"{target.ip} answers {source.ip}",
-    )
 
 
 def test_everybody_reaches_everybody(instances: list[Instance]) -> None:
@@ -104,6 +92,35 @@ def test_a_new_port_and_its_deletion(
         reach_each_other([extra, *instances])
         cloud.delete(extra)
         cloud.wait_consistent()
+
+
+def test_one_message_a_change(cloud: Cloud, network: Network, instances: list[Instance]) -> None:
+    """To each other host that has the network, in its language; none to all."""
+
+    def told(mark: int) -> list[tuple[str | None, str]]:
+        for topic in {topic for _, topic in wanted}:
+            cloud.messages.settled(mark, topic)
+        return sorted(
+            (message.host, message.topic)
+            for topic in TOPICS.values()
+            for message in cloud.messages.since(mark, topic=topic)
+        )
+
+    for source in cloud.nodes:
+        wanted = sorted((n.name, TOPICS[n.kind.name]) for n in cloud.nodes if n is not source)
+        mark = cloud.messages.mark()
+        extra = cloud.boot(network, source)
+        assert told(mark) == wanted, "a port came up"
+        mark = cloud.messages.mark()
+        fixed_ips = cloud.api.get("ports", extra.port.id)["fixed_ips"]
+        for fixed in fixed_ips:
+            if ":" not in fixed["ip_address"]:
+                fixed["ip_address"] = "10.0.0.251"
+        cloud.api.update("ports", extra.port.id, fixed_ips=fixed_ips)
+        assert told(mark) == wanted, "its address changed"
+        mark = cloud.messages.mark()
+        cloud.delete(extra)
+        assert told(mark) == wanted, "it was deleted"
 
 
 def test_first_and_last_port_of_a_network(cloud: Cloud) -> None:
@@ -175,17 +192,6 @@ def test_restart_of_openvswitch(cloud: Cloud, instances: list[Instance]) -> None
         reach_each_other(instances)
 
 
-def test_restart_of_openvswitch_without_a_server(cloud: Cloud, instances: list[Instance]) -> None:
-    one, two = instances[0], instances[-1]
-    cloud.control.stop_servers()
-    try:
-        two.node.restart_openvswitch()
-        wait_until_reachable(two, one)
-    finally:
-        cloud.control.start_servers()
-    cloud.wait_consistent(60)
-
-
 def test_random_life(cloud: Cloud, network: Network, instances: list[Instance]) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
@@ -212,4 +218,16 @@ def test_random_life(cloud: Cloud, network: Network, instances: list[Instance]) 
     reach_each_other([*instances, *living][:5])
     for instance in living:
         cloud.delete(instance)
+    cloud.wait_consistent(60)
+
+
+# The last one: agents that asked a server in vain are slow for a minute or two.
+def test_restart_of_openvswitch_without_a_server(cloud: Cloud, instances: list[Instance]) -> None:
+    one, two = instances[0], instances[-1]
+    cloud.control.stop_servers()
+    try:
+        two.node.restart_openvswitch()
+        wait_until_reachable(two, one)
+    finally:
+        cloud.control.start_servers()
     cloud.wait_consistent(60)

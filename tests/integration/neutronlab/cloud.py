@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from neutronlab.api import NeutronApi, Resource
 from neutronlab.control import ControlPlane
+from neutronlab.daemon import DAEMON, DaemonNode
 from neutronlab.database import Template
 from neutronlab.forwarding import Forwarding
 from neutronlab.installation import Installation
@@ -68,7 +69,10 @@ class Cloud:
         self.lab.start()
         try:
             self._start()
-        except BaseException:
+        except BaseException as error:
+            for node in self.nodes:
+                end = node.agent_log().splitlines()[-20:] + node.agent_output().splitlines()[-20:]
+                error.add_note("\n".join([f"-- agent of {node.name}", *end]))
             self.close()
             raise
         return self
@@ -104,7 +108,8 @@ class Cloud:
         )
         control.make_network()
         for number, (host, kind) in enumerate(zip(self.lab.hosts, self._agents, strict=True), 1):
-            node = Node(host, kind, self._installation, control.broker.url)
+            make = DaemonNode if kind.name == DAEMON.name else Node
+            node = make(host, kind, self._installation, control.broker.url)
             node.connect(control.place, number)
             self.nodes.append(node)
         control.start()
@@ -142,7 +147,7 @@ class Cloud:
             for node in self.nodes:
                 if node.name in names:
                     node.agent_must_run()
-            agents = self.api.list("agents", binary="neutron-openvswitch-agent")
+            agents = self.api.list("agents", agent_type="Open vSwitch agent")
             return names <= {agent["host"] for agent in agents if agent["alive"]}
 
         wait_until(reported, "all agents have reported", timeout)
@@ -251,6 +256,7 @@ class Cloud:
             f"vm{next(self._machine_numbers)}",
             port.mac,
             addresses,
+            tag=node.tag(network),
             mtu=mtu or network.mtu,
             dad=False,
             external_ids={
@@ -370,6 +376,7 @@ class Cloud:
                 unicast={port.mac: vteps[port.host] for port in others if port.ips},
                 arp={ip: port.mac for port in others for ip in port.ips if ":" not in ip},
                 flood=frozenset(vteps[port.host] for port in others),
+                nd={ip: port.mac for port in others for ip in port.ips if ":" in ip},
             )
         return expected
 
@@ -424,10 +431,12 @@ class Cloud:
 
 def _agree(node: Node, wanted: Forwarding | None, found: Forwarding | None) -> bool:
     """Tell whether a host's flows for a network are right."""
-    if wanted and found and not node.kind.extensions and wanted.flood <= found.flood:
-        # Upstream floods a network that is new on a host to every tunnel that there is (neutron
-        # 29.0.0, provision_local_vlan), and keeps to it until something changes.
-        found = replace(found, flood=wanted.flood)
+    if wanted and found and not node.kind.extensions:
+        wanted = replace(wanted, nd={})
+        if wanted.flood <= found.flood:
+            # Upstream floods a network that is new on a host to every tunnel that there is
+            # (neutron 29.0.0, provision_local_vlan), and keeps to it until something changes.
+            found = replace(found, flood=wanted.flood)
     return wanted == found
 
 

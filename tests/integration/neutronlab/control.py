@@ -43,7 +43,7 @@ class ControlPlane:
         self._socket = place.directory / "api.sock"
         self.api = NeutronApi(self._socket)
         self._installation = installation
-        self._mechanism_drivers = tuple(mechanism_drivers)
+        self.mechanism_drivers = tuple(mechanism_drivers)
         self._options = options
         self._rpc_workers = rpc_workers
         self._api_threads = api_threads
@@ -183,7 +183,7 @@ class ControlPlane:
                 # Its name from 2025.2 on, and the one before.
                 "project_network_types": "vxlan",
                 "tenant_network_types": "vxlan",
-                "mechanism_drivers": self._mechanism_drivers,
+                "mechanism_drivers": self.mechanism_drivers,
                 "extension_drivers": "port_security",
             },
             # Every start of the server compares the database with this range.

@@ -1,7 +1,8 @@
 """What a host's br-tun does, read from its flows: the same form for upstream's and for ours.
 
 Both keep Neutron's tables: 20 unicast, 21 ARP responder, 22 flood. Upstream answers ARP in table
-21 itself; ours loads the MAC address there and answers in a table of its own. See ``flows/``.
+21 itself; ours loads the MAC address there and answers in a table of its own, and has table 23 for
+IPv6. See ``flows/``.
 """
 
 import json
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ovs_l2pop.lab import Host
 
-UNICAST, ARP, FLOOD = 20, 21, 22
+UNICAST, ARP, FLOOD, ND = 20, 21, 22, 23
 TUNNEL_TYPES = ("vxlan", "gre", "geneve")
 
 _OUTPUT = re.compile(r"output:(\d+)")
@@ -67,6 +68,8 @@ class Forwarding:
     """IPv4 address → MAC."""
     flood: frozenset[str] = frozenset()
     """VTEPs."""
+    nd: dict[str, str] = field(default_factory=dict)
+    """IPv6 address → MAC; upstream answers no IPv6."""
 
 
 def read(host: Host) -> dict[int, Forwarding]:
@@ -74,6 +77,7 @@ def read(host: Host) -> dict[int, Forwarding]:
     vteps = _vteps(host)
     unicast: dict[int, dict[str, tuple[int, str]]] = {}
     arp: dict[int, dict[str, tuple[int, str]]] = {}
+    nd: dict[int, dict[str, tuple[int, str]]] = {}
     flood: dict[int, tuple[int, frozenset[str]]] = {}
     for flow in dump(host):
         vlan_match = _VLAN.search(flow.match)
@@ -85,6 +89,8 @@ def read(host: Host) -> dict[int, Forwarding]:
             _highest(unicast.setdefault(vlan, {}), mac[1], flow.priority, target)
         elif flow.table == ARP and (ip := re.search(r"arp_tpa=([\d.]+)", flow.match)):
             _highest(arp.setdefault(vlan, {}), ip[1], flow.priority, _answer(flow.actions))
+        elif flow.table == ND and (ip := re.search(r"nd_target=([\da-f:]+)", flow.match)):
+            _highest(nd.setdefault(vlan, {}), ip[1], flow.priority, _answer(flow.actions))
         elif flow.table == FLOOD and flow.priority >= flood.get(vlan, (0, None))[0]:
             targets = frozenset(vteps.get(port, f"port {port}") for port in outputs)
             flood[vlan] = (flow.priority, targets)
@@ -93,8 +99,9 @@ def read(host: Host) -> dict[int, Forwarding]:
             unicast={key: value for key, (_, value) in unicast.get(vlan, {}).items()},
             arp={key: value for key, (_, value) in arp.get(vlan, {}).items()},
             flood=flood.get(vlan, (0, frozenset()))[1],
+            nd={key: value for key, (_, value) in nd.get(vlan, {}).items()},
         )
-        for vlan in {*unicast, *arp, *flood}
+        for vlan in {*unicast, *arp, *flood, *nd}
     }
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any, TextIO
 
-import amqp  # type: ignore[import-not-found]  # of the interpreter that runs it
+import amqp  # of the interpreter that runs it
 
 _TRACE_EXCHANGE = "amq.rabbitmq.trace"
 

@@ -13,6 +13,7 @@ from neutronlab.forwarding import Flow, Forwarding
 from neutronlab.installation import CHECKOUT, Installation
 from neutronlab.service import Service
 from neutronlab.settings import Options, merged, write
+from neutronlab.things import Network
 from ovs_l2pop.lab import Host, LabError, namespaces
 from ovs_l2pop.lab.place import Place, run
 
@@ -113,7 +114,7 @@ class Node:
             self._installation.environment(),
         )
 
-    def stop_agent(self, number: int = signal.SIGTERM, grace: float = 15.0) -> bool:
+    def stop_agent(self, number: int = signal.SIGTERM, grace: float = 5.0) -> bool:
         """End the agent by a signal, as systemd does: what hasn't ended after *grace* is killed.
 
         Upstream's agent hasn't ended a minute after SIGTERM.
@@ -152,6 +153,10 @@ class Node:
         """End the switch and start it again: ports stay, all flows are gone."""
         self.host.stop_vswitchd()
         self.host.start_vswitchd()
+
+    def tag(self, network: Network) -> int | None:
+        """Return the local VLAN that a machine is to be plugged into, if the agent won't say."""
+        return None
 
     # -- what the switch does ---------------------------------------------------------------
 
