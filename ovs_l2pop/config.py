@@ -1,5 +1,6 @@
 """The options, for oslo.config; ``etc/ovs-l2pop.conf.sample`` is made from them."""
 
+import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -10,6 +11,28 @@ from ovs_l2pop.backends.openvswitch.codec import LIBRARIES
 from ovs_l2pop.errors import ConfigError
 from ovs_l2pop.messages import MAX_SEGMENT_ID
 from ovs_l2pop.paths import CONTROL_SOCKET, STATE_PATH
+
+#: Names the default configuration files.
+PROJECT = "ovs-l2pop"
+
+#: Named as Neutron names them, so that its own files can be given to the agent as well. Those of
+#: oslo.messaging (``[oslo_messaging_rabbit]`` and others) are read by that library.
+DEFAULT_OPTS = [
+    cfg.StrOpt(
+        "transport_url",
+        secret=True,
+        sample_default="rabbit://USER:PASSWORD@HOST:5672/",
+        help="Neutron's message broker, as in neutron.conf; oslo.messaging's other options are"
+        " taken too. Not set: the agent hears only what ovs-l2pop send tells it. Needs"
+        " pip install 'ovs-l2pop[rpc]'.",
+    ),
+    cfg.StrOpt(
+        "host",
+        default=socket.gethostname(),
+        sample_default="<host name>",
+        help="This host's name in Neutron. Used with transport_url only.",
+    ),
+]
 
 L2POP_OPTS = [
     cfg.StrOpt(
@@ -46,6 +69,23 @@ L2POP_OPTS = [
         default=STATE_PATH,
         help="Directory in which the agent keeps its forwarding table, so that after a restart"
         " nothing has to be sent again.",
+    ),
+    cfg.FloatOpt(
+        "report_interval",
+        default=30.0,
+        min=0.0,
+        help="Seconds between two reports to the Neutron server that this host is alive, as the"
+        " Open vSwitch agent makes them: ports can then be bound to this host, and those of"
+        " attached networks become ACTIVE. At most half of the server's agent_down_time."
+        " 0: another agent reports for this host. Used with transport_url only.",
+    ),
+    cfg.FloatOpt(
+        "sync_interval",
+        default=60.0,
+        min=1.0,
+        help="Seconds between two questions to the Neutron server whether anything was missed, in"
+        " the attached networks; answered by the mechanism driver ovs_l2pop. Used with"
+        " transport_url only.",
     ),
 ]
 
@@ -107,23 +147,29 @@ OPENVSWITCH_OPTS = [
 
 def list_opts() -> list[tuple[str, Sequence[Any]]]:
     """For oslo-config-generator."""
-    return [("ovs_l2pop", L2POP_OPTS), ("openvswitch", OPENVSWITCH_OPTS)]
+    return [
+        ("DEFAULT", DEFAULT_OPTS),
+        ("ovs_l2pop", L2POP_OPTS),
+        ("openvswitch", OPENVSWITCH_OPTS),
+    ]
 
 
-def load(arguments: Sequence[str]) -> Any:
+def load(arguments: Sequence[str], *, need_local_ip: bool = True) -> Any:
     """Read ``--config-file`` and ``--config-dir`` of ``arguments``.
 
+    :param need_local_ip: False for who makes nothing that has this address.
     :raises ConfigError: names the option.
     """
     conf = cfg.ConfigOpts()
     for group, options in list_opts():
-        conf.register_opts(options, group=group)
+        conf.register_opts(options, group=None if group == "DEFAULT" else group)
     try:
-        conf(list(arguments), project="ovs-l2pop")
+        conf(list(arguments), project=PROJECT)
         for group, options in list_opts():  # values are checked when they are read
             for option in options:
-                getattr(conf[group], option.dest)
-        _check_local_ip(conf)
+                getattr(conf if group == "DEFAULT" else conf[group], option.dest)
+        if need_local_ip or conf.ovs_l2pop.local_ip is not None:
+            _check_local_ip(conf)
         if conf.openvswitch.tos not in (None, "inherit") and int(conf.openvswitch.tos, 0) > 255:
             raise ConfigError(f"[openvswitch] tos {conf.openvswitch.tos} is over 255")
     except cfg.ConfigFilesNotFoundError as error:

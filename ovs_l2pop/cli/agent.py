@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from ovs_l2pop.cli.base import Command
+from ovs_l2pop.cli.base import Command, add_config_options, config_arguments
 from ovs_l2pop.paths import CONTROL_SOCKET
 
 LOG = logging.getLogger("ovs_l2pop")
@@ -25,39 +25,23 @@ class Agent(Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "--config-file",
-            metavar="FILE",
-            action="append",
-            default=[],
-            help="configuration, also more than once (default: ovs-l2pop.conf in"
-            " ~/.ovs-l2pop, ~, /etc/ovs-l2pop, /etc)",
-        )
-        parser.add_argument("--config-dir", metavar="DIR", action="append", default=[])
+        add_config_options(parser)
         parser.add_argument("--debug", action="store_true", help="log more")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         # Imported here: commands that only talk to an agent start in half the time without.
-        from stevedore.driver import DriverManager
-        from stevedore.exception import NoMatches
-
         from ovs_l2pop import config
         from ovs_l2pop.agent.control import ControlServer
         from ovs_l2pop.agent.service import Agent as Service
         from ovs_l2pop.agent.store import Store
-        from ovs_l2pop.errors import ConfigError
+        from ovs_l2pop.backends import loader
 
         _log_to_stderr(logging.DEBUG if parsed_args.debug else logging.INFO)
-        arguments = [f"--config-file={path}" for path in parsed_args.config_file]
-        arguments += [f"--config-dir={path}" for path in parsed_args.config_dir]
+        arguments = config_arguments(parsed_args)
         conf = config.load(arguments)
         options = conf.ovs_l2pop
-        try:
-            backend: Any = DriverManager("ovs_l2pop.backends", options.backend).driver
-        except NoMatches as error:
-            raise ConfigError(f"[ovs_l2pop] backend {options.backend} is not installed") from error
-
+        backend = loader.load(conf)
         # --socket wins over the option: one configuration can serve two agents in a test.
         given = getattr(parsed_args, "socket", None) or self.app.options.socket
         path = Path(options.control_socket if given == CONTROL_SOCKET else given).absolute()
@@ -73,18 +57,38 @@ class Agent(Command):
         gc.set_threshold(200_000, 50, 1000)
         # State and socket first: a second agent must fail before it touches the dataplane.
         store = Store(Path(options.state_path).absolute())
-        service = Service(options.local_ip, backend.from_config(conf), store)
+        service = Service(options.local_ip, backend, store)
+        listener = _listener(conf, arguments, service)
         control = ControlServer(path, service)
         try:
             service.start().add_done_callback(lambda _: os.write(tell, b"\0"))
             while os.read(events, 1)[0] not in _ENDING:  # else the dataplane was tried
                 control.start()
                 LOG.info("ready: VTEP %s, control socket %s", options.local_ip, path)
+                if listener is not None:
+                    listener.start()
             LOG.info("ending; the dataplane stays as it is")
         finally:
+            if listener is not None:
+                listener.stop()
             control.close()
             service.stop()
         return 0
+
+
+def _listener(conf: Any, arguments: list[str], service: Any) -> Any:
+    """What listens to a Neutron server, or None; without one oslo.messaging is not needed."""
+    if not conf.transport_url:
+        return None
+    from ovs_l2pop.errors import ConfigError
+
+    try:
+        from ovs_l2pop.neutron.daemon.listener import Listener
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"[DEFAULT] transport_url needs oslo.messaging ({error}): pip install 'ovs-l2pop[rpc]'"
+        ) from error
+    return Listener(conf, arguments, service)
 
 
 def _log_to_stderr(level: int) -> None:
@@ -97,5 +101,8 @@ def _log_to_stderr(level: int) -> None:
     root.setLevel(level)
     for chatty in ("stevedore", "os_ken"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # It logs, with a traceback, what it raises as well.
-    logging.getLogger("ovsdbapp").setLevel(logging.CRITICAL)
+    # It warns of what comes for a channel that is being closed.
+    logging.getLogger("amqp").setLevel(logging.ERROR)
+    # They log, with a traceback, what they raise as well.
+    for chatty in ("ovsdbapp", "oslo_service"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)

@@ -51,6 +51,25 @@ class Lister(Command, CliffLister):
         return super().run(parsed_args) or self.success
 
 
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Where the configuration is, for commands that read it."""
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="configuration, also more than once (default: ovs-l2pop.conf in"
+        " ~/.ovs-l2pop, ~, /etc/ovs-l2pop, /etc)",
+    )
+    parser.add_argument("--config-dir", metavar="DIR", action="append", default=[])
+
+
+def config_arguments(parsed_args: argparse.Namespace) -> list[str]:
+    """What :func:`ovs_l2pop.config.load` takes."""
+    files = [f"--config-file={path}" for path in parsed_args.config_file]
+    return files + [f"--config-dir={path}" for path in parsed_args.config_dir]
+
+
 def ask(path: Path, request: dict[str, Any], messages: Iterable[bytes] = ()) -> dict[str, Any]:
     """Send a request, and behind it messages, to the agent; its answer.
 

@@ -1,0 +1,30 @@
+"""The extension's options, in the file that the agent reads; its other settings are the agent's."""
+
+from typing import Any
+
+from oslo_config import cfg
+
+OPTS = [
+    cfg.StrOpt(
+        "state_path",
+        sample_default="$state_path/ovs-l2pop",
+        help="Directory in which the extension keeps its forwarding table and control socket.",
+    ),
+    cfg.StrOpt(
+        "openvswitch_rundir",
+        default="/run/openvswitch",
+        help="Directory of ovs-vswitchd's management sockets. Where the agent may not open them,"
+        " flows go over the agent's own OpenFlow connection.",
+    ),
+    cfg.FloatOpt(
+        "sync_interval",
+        default=60.0,
+        min=1.0,
+        help="Seconds between two questions to the server whether anything was missed.",
+    ),
+]
+
+
+def list_opts() -> list[tuple[str, list[Any]]]:
+    """For oslo-config-generator."""
+    return [("ovs_l2pop", OPTS)]
