@@ -15,11 +15,12 @@ import fcntl
 import json
 import logging
 import os
-import select
+import selectors
 import socket
 import socketserver
 import stat
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
@@ -68,9 +69,8 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         except OSError as error:
             raise ConfigError(f"control_socket {path}: {error}") from error
         self._path = path
-        self._thread = threading.Thread(
-            target=self.serve_forever, args=(0.05,), name="control", daemon=True
-        )
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
     def start(self) -> None:
         """Let commands in."""
@@ -79,12 +79,26 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def close(self) -> None:
         """Let none in any more, and leave the place to another agent."""
+        self._closing = True
         if self._thread.is_alive():
-            self.shutdown()
+            self.socket.shutdown(socket.SHUT_RDWR)  # ends accept()
+            self._thread.join()
         self.server_close()
         with contextlib.suppress(OSError):
             self._path.unlink()
         os.close(self._lock)
+
+    def _serve(self) -> None:
+        """Wait in accept(); socketserver's own loop wakes up all the time to see whether to end."""
+        while not self._closing:
+            try:
+                request, address = self.get_request()
+            except OSError as error:
+                if not self._closing:  # out of descriptors, say
+                    LOG.warning("no command can come in: %s", error)
+                    time.sleep(1)
+                continue
+            self.process_request(request, address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         LOG.debug("a command went away", exc_info=True)
@@ -164,9 +178,9 @@ class _Handler(socketserver.StreamRequestHandler):
     _closed = False
 
     def _arrives(self, timeout: float) -> bool:
-        poll = select.poll()  # select() can't take descriptors from 1,024
-        poll.register(self.connection, select.POLLIN)
-        return bool(poll.poll(1000 * timeout))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.connection, selectors.EVENT_READ)
+            return bool(selector.select(timeout))
 
     def _lines(self, block: bool) -> list[bytes]:
         """Whole lines that have arrived; the last may lack its end when the sender is done."""

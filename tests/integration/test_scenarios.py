@@ -7,10 +7,11 @@ cloud has hosts, that reach each other.
 import random
 import re
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
-from neutronlab import OURS, OURS_DRIVERS, STOCK, Cloud, Instance, Network
+from neutronlab import OURS, OURS_DRIVERS, STOCK, Cloud, Instance, Network, wait_until
 from neutronlab.fixtures import MakeCloud
 from neutronlab.messages import UPSTREAM_TOPIC
 from neutronlab.reach import reach_each_other, wait_until_reachable
@@ -222,12 +223,20 @@ def test_random_life(cloud: Cloud, network: Network, instances: list[Instance]) 
 
 
 # The last one: agents that asked a server in vain are slow for a minute or two.
-def test_restart_of_openvswitch_without_a_server(cloud: Cloud, instances: list[Instance]) -> None:
+def test_restarts_without_a_server(cloud: Cloud, instances: list[Instance]) -> None:
     one, two = instances[0], instances[-1]
     cloud.control.stop_servers()
     try:
         two.node.restart_openvswitch()
         wait_until_reachable(two, one)
+        with one.machine.ping_forever(two.ip) as running:
+            two.node.stop_agent(signal.SIGKILL)
+            two.node.start_agent()
+            # It then asks the server, before it looks at its ports.
+            wait_until(lambda: "connected;" in two.node.agent_log(), "the extension has begun")
+            time.sleep(5)
+        assert running.stop().lost == 0
     finally:
         cloud.control.start_servers()
-    cloud.wait_consistent(60)
+    cloud.wait_consistent(90)
+    reach_each_other(instances)

@@ -6,7 +6,7 @@ address), so hello, echo and framing are here.
 """
 
 import contextlib
-import select
+import selectors
 import socket
 import struct
 import time
@@ -81,6 +81,8 @@ class ManagementSocket:
             raise BackendError(f"{path}: {error.strerror or error}") from error
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._socket.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ)
         # Hello with a version bitmap (element 1): 1.3 and nothing else.
         hello = struct.pack("!HHI", 1, 8, 1 << OFP_VERSION)
         self.send(HEADER.pack(OFP_VERSION, _HELLO, 8 + len(hello), 0) + hello)
@@ -91,6 +93,7 @@ class ManagementSocket:
             raise self._no_version()
 
     def close(self) -> None:
+        self._selector.close()
         self._socket.close()
 
     def send(self, data: bytes) -> None:
@@ -104,7 +107,8 @@ class ManagementSocket:
             except BlockingIOError:
                 if time.monotonic() - moved >= self._timeout:
                     raise self._lost("takes nothing any more") from None
-                if self._ready(select.POLLIN | select.POLLOUT, self._timeout) & ~select.POLLOUT:
+                both = selectors.EVENT_READ | selectors.EVENT_WRITE
+                if self._ready(both, self._timeout) & selectors.EVENT_READ:
                     self._fill()
             except OSError as error:
                 raise self._lost(error.strerror or str(error)) from error
@@ -120,13 +124,12 @@ class ManagementSocket:
     def _readable(self, timeout: float) -> bool:
         if self._socket.fileno() < 0:
             raise BackendError(f"{self.name}: closed")
-        return bool(self._ready(select.POLLIN, timeout))
+        return bool(self._ready(selectors.EVENT_READ, timeout))
 
     def _ready(self, events: int, timeout: float) -> int:
-        """Which of ``events``, or what trouble, there is; 0 if none came in time."""
-        poll = select.poll()  # select() can't take descriptors from 1,024
-        poll.register(self._socket, events)
-        return next((came for _, came in poll.poll(1000 * timeout)), 0)
+        """Which of ``events`` there are, trouble being all; 0 if none came in time."""
+        self._selector.modify(self._socket, events)
+        return next((came for _, came in self._selector.select(timeout)), 0)
 
     def _fill(self) -> None:
         try:
@@ -160,7 +163,7 @@ class ManagementSocket:
 
     def _lost(self, reason: str) -> BackendError:
         with contextlib.suppress(OSError):
-            self._socket.close()
+            self.close()
         return BackendError(f"{self.name}: {reason}")
 
     def _no_version(self) -> VersionError:
