@@ -18,6 +18,8 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from ovs_l2pop.messages import (
+    FLOODING_IP,
+    FLOODING_MAC,
     AddEntries,
     Attachment,
     Change,
@@ -249,6 +251,12 @@ class ForwardingTable:
         """(VTEP, flooding or not, number of entries) of a network, this host's own among them."""
         for vtep, known in self._networks[network_id].vteps.items():
             yield vtep, known.flooding, known.entries
+
+    def announced(self, network_id: str) -> set[Entry]:
+        """All that was announced of a network, flooding entries in the form that messages have."""
+        network = self._networks[network_id]
+        flooding = (vtep for vtep, known in network.vteps.items() if known.flooding)
+        return {*network.entries, *(Entry(FLOODING_MAC, FLOODING_IP, vtep) for vtep in flooding)}
 
     def entries(self, network_id: str) -> Iterator[EntryState]:
         """The network's entries in the order of their claims."""

@@ -21,7 +21,7 @@ from ovs_l2pop.agent.store import Store
 from ovs_l2pop.backends import Backend
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment, Change, Parser, Refusal, quote, to_message
+from ovs_l2pop.messages import Attachment, Change, Detach, Parser, Refusal, quote, to_message
 from ovs_l2pop.reconciler import Drift, Reconciler
 from ovs_l2pop.table import ForwardingTable
 
@@ -74,6 +74,8 @@ class Agent:
         self.local_ip = local_ip
         self.table = ForwardingTable(local_ip)
         self.reconciler = Reconciler(self.table, backend)
+        #: Called in the worker when networks have been attached or detached.
+        self.networks_changed: Callable[[], None] = lambda: None
         self._backend = backend
         self._store = store
         self._jobs: queue.SimpleQueue[_Messages | _Call | None] = queue.SimpleQueue()
@@ -241,6 +243,9 @@ class Agent:
                     kept.extend(self._apply_all(message, job.outcome))
             self._keep(kept)
             written.extend(self._follow())
+            changes = (one for job in batch for message in job.messages for one in message.changes)
+            if any(isinstance(change, Attachment | Detach) for change in changes):
+                self.networks_changed()
 
         self._guarded(take_in)
         for job in batch:

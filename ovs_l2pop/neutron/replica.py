@@ -9,14 +9,26 @@ made before is added, one that nobody makes any more is removed::
 
     (FLOODING_MAC, FLOODING_IP, vtep)      a port is behind the VTEP
     (mac, ip, vtep)                        a machine is
+
+Others may fill the table too: this replica's process before a restart, upstream's messages, an
+operator. :meth:`Replica.held` says what the table holds. In a network that the server serves for
+this host, the server's word is complete: what it doesn't know goes with the next sync, whoever told
+it. A network in which the server knows no port of this host is left to the others.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
-from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.messages import (
+    FLOODING_IP,
+    FLOODING_MAC,
+    AddEntries,
+    Parser,
+    Segment,
+)
 from ovs_l2pop.neutron import protocol
 from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, PortState, Update
 
@@ -42,9 +54,9 @@ class _Network:
         self.by_ip: dict[str, set[Claim]] = {}
         #: What the forwarding table was told.
         self.told: set[Claim] = set()
-        #: What of that is older than this replica: it ends with the first sync unless that says
-        #: the same.
-        self.adopted: set[Claim] = set()
+        #: What it holds besides, and what it lacks of what it was told.
+        self.strange: set[Claim] = set()
+        self.lost: set[Claim] = set()
 
 
 class Replica:
@@ -56,7 +68,13 @@ class Replica:
     def __init__(self, own_vtep: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._own_vtep = own_vtep
         self._clock = clock
+        self._parser = Parser(own_vtep)
         self._networks: dict[str, _Network] = {}
+
+    @property
+    def network_ids(self) -> set[str]:
+        """Networks that this host uses."""
+        return set(self._networks)
 
     def use(self, network_id: str) -> bool:
         """This host has a port in the network.
@@ -67,25 +85,38 @@ class Replica:
         self._networks.setdefault(network_id, _Network())
         return new
 
-    def adopt(self, network_id: str, segment: Segment, told: Iterable[Claim]) -> None:
-        """The table holds these claims from before a restart; the next sync tells which stand."""
-        network = self._networks.setdefault(network_id, _Network())
-        network.segment = segment
-        network.told = {claim for claim in told if claim[2] != self._own_vtep}
-        network.adopted = set(network.told)
+    def held(self, network_id: str, segment: Segment, claims: Iterable[Claim]) -> None:
+        """The table holds these claims; where it was not this replica that told them, or where it
+        told others, the next sync says which stand.
 
-    def drop(self, network_id: str) -> list[Message]:
-        """This host has no port in the network any more."""
+        :param segment: the network's as far as this host knows.
+        """
+        network = self._networks.setdefault(network_id, _Network())
+        if network.segment is None:
+            network.segment = segment
+        held = {claim for claim in claims if claim[2] != self._own_vtep}
+        network.strange = held - network.told
+        network.lost = network.told - held
+        if network.lost:  # the table does not hold what it refuses, and never will
+            network.lost &= self._acceptable(network_id, segment, network.lost)
+            network.told -= network.lost
+
+    def drop(self, network_id: str, *, all_of_it: bool = True) -> list[Message]:
+        """This host has no port in the network any more.
+
+        :param all_of_it: take away what the table holds of it, whoever told it.
+        """
         network = self._networks.pop(network_id, None)
         if network is None or network.segment is None:
             return []
-        return _messages(network_id, network.segment, set(), network.told)
+        gone = network.told | network.strange if all_of_it else network.told
+        return _messages(network_id, network.segment, set(), gone)
 
     def digests(self) -> dict[str, str]:
         """``networks`` of the next ``sync``."""
         return {
             network_id: protocol.UNKNOWN
-            if network.segment is None or network.adopted
+            if network.segment is None or network.strange or network.lost
             else protocol.digest(network.segment, network.contents)
             for network_id, network in self._networks.items()
         }
@@ -93,8 +124,8 @@ class Replica:
     def updated(self, update: Update) -> list[Message]:
         """An ``update_ports`` came."""
         network = self._networks.get(update.network_id)
-        if network is None:
-            return []
+        if network is None or network.segment not in (None, update.segment):
+            return []  # the network may have several segments; a sync says which is this host's
         now = self._clock()
         touched: set[Claim] = set()
         for state in update.ports:
@@ -105,17 +136,20 @@ class Replica:
             del network.heard[key]
         return self._tell(update.network_id, network, update.segment, touched)
 
-    def synced(self, answer: Answer, asked_at: float) -> tuple[list[Message], Cursor | None]:
+    def synced(
+        self, answer: Answer, asked_at: float, *, all_of_it: bool = True
+    ) -> tuple[list[Message], Cursor | None]:
         """An answer to ``sync`` came.
 
         :param asked_at: this replica's clock before the call was made.
+        :param all_of_it: as in :meth:`drop`, of networks in which this host has no port.
         :returns: messages for the table, and the cursor to go on with.
         """
         messages = []
         for chunk in answer.chunks:
             messages += self._replace(chunk, asked_at - answer.age)
         for network_id in answer.gone:
-            messages += self.drop(network_id)
+            messages += self.drop(network_id, all_of_it=all_of_it)
         return messages, answer.cursor
 
     def _replace(self, chunk: Chunk, as_of: float) -> list[Message]:
@@ -126,7 +160,7 @@ class Replica:
         named = set()
         for state in chunk.ports:
             named.add(state.key)
-            if self._newer(network, state):
+            if self._newer(network, state, as_of):
                 touched |= self._set(network, state)
         for key in list(network.ports):
             if key in named or not _within(key, chunk):
@@ -135,15 +169,32 @@ class Replica:
             if at <= as_of:
                 touched |= self._set(network, PortState(key, 0, None))
         if chunk.until is None:
-            touched |= network.adopted
-            network.adopted.clear()
+            touched |= network.strange | network.lost
+            network.told |= network.strange
+            network.strange, network.lost = set(), set()
         return self._tell(chunk.network_id, network, chunk.segment, touched)
 
-    def _newer(self, network: _Network, state: PortState) -> bool:
-        known = network.ports.get(state.key)
-        if known is None and state.key in network.heard:
-            known = network.heard[state.key][1]
-        return known is None or state.order > known.order
+    def _acceptable(self, network_id: str, segment: Segment, claims: set[Claim]) -> set[Claim]:
+        """Those that the table would take."""
+        found: set[Claim] = set()
+        for message in _messages(network_id, segment, claims, set()):
+            for change in self._parser.parse(message)[0]:
+                assert isinstance(change, AddEntries)
+                found.update(change.entries)
+                if change.flooding:
+                    found.add((FLOODING_MAC, FLOODING_IP, change.vtep))
+        return found
+
+    def _newer(self, network: _Network, state: PortState, as_of: float | None = None) -> bool:
+        """
+        :param as_of: when an answer of the server was made. It also settles what has changed
+            without the port, and so without its revision: the VTEP of a whole host.
+        """
+        at, heard = network.heard.get(state.key, (float("-inf"), None))
+        known = network.ports.get(state.key, heard)
+        if known is None or state.order > known.order:
+            return True
+        return as_of is not None and at <= as_of and state.revision == known.revision
 
     def _set(self, network: _Network, state: PortState) -> set[Claim]:
         """Take over a state; the claims that may have come or gone with it."""
@@ -157,8 +208,8 @@ class Replica:
                 network.claims[claim] += sign
                 touched.add(claim)
                 network.by_ip.setdefault(claim[1], set()).add(claim)
-            own = {ip for _, ip in known.entries}
-            for ip in known.allowed:
+            own = {ip for _, ip, _ in claims}
+            for ip in map(_canonical, known.allowed):
                 if ip not in own:
                     network.allowed[ip] += sign
                     touched |= network.by_ip.get(ip, set())
@@ -179,7 +230,10 @@ class Replica:
         for claim in touched:
             contested = claim[0] != FLOODING_MAC and network.allowed[claim[1]] > 0
             wanted = network.claims[claim] > 0 and not contested
-            if wanted and claim not in network.told:
+            if wanted and claim in network.strange:
+                network.strange.remove(claim)
+                network.told.add(claim)
+            elif wanted and claim not in network.told:
                 added.add(claim)
             elif not wanted and claim in network.told:
                 removed.add(claim)
@@ -195,10 +249,20 @@ class Replica:
 
 
 def _claims(state: PortState) -> set[Claim]:
+    """In the table's notation, or what it holds could not be compared with what it was told."""
     assert state.vtep is not None
-    claims = {(mac, ip, state.vtep) for mac, ip in state.entries}
-    claims.add((FLOODING_MAC, FLOODING_IP, state.vtep))
+    vtep = _canonical(state.vtep)
+    claims = {(mac.lower().replace("-", ":"), _canonical(ip), vtep) for mac, ip in state.entries}
+    claims.add((FLOODING_MAC, FLOODING_IP, vtep))
     return claims
+
+
+def _canonical(address: str) -> str:
+    """What is no address stays as it is, and will be refused by that name."""
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return address
 
 
 def _within(key: str, chunk: Chunk) -> bool:

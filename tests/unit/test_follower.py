@@ -89,6 +89,18 @@ def test_first_use_of_a_network_brings_all_of_it(host: Host, server: Server) -> 
     assert host.unicast() == {"fa:16:3e:00:00:01": A, "fa:16:3e:00:00:02": B}
 
 
+def test_what_came_before_this_host_was_cast_to_is_asked_for(host: Host, server: Server) -> None:
+    """The server casts to hosts with an ACTIVE port; this one's is still being wired."""
+    host.follower.use(ATTACHED)
+    host.follower.sync()
+    time.sleep(0.5)  # the follower's thread has asked as well
+    server.ports[NET] = [port("01", A)]
+    deadline = time.monotonic() + 5
+    while host.unicast() != {"fa:16:3e:00:00:01": A}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_update_moves_a_machine_and_an_older_one_does_not(host: Host, server: Server) -> None:
     host.follower.use(ATTACHED)
     update = {"network_id": NET, "network_type": "vxlan", "segment_id": 1001}

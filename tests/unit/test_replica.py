@@ -163,6 +163,36 @@ def test_another_segment() -> None:
     assert add["fdb_entries"][NET]["segment_id"] == 2002
 
 
+def test_an_update_of_another_segment_is_not_for_this_host() -> None:
+    replica, clock = a_replica()
+    replica.synced(answer([PortState("p", 1, "10.0.0.1")]), float(next(clock)))
+    other = PortState("q", 1, "10.0.0.2")
+    assert replica.updated(Update(NET, Segment("gre", 7), (other,))) == []
+    assert replica.updated(Update(NET, SEGMENT, (other,))) != []
+
+
+def test_an_answer_settles_what_has_no_revision() -> None:
+    """A host's VTEP changes, or its agent's row goes and comes back: its ports are as they were."""
+    replica, clock = a_replica()
+    sink = Sink()
+    pairs = (("fa:16:3e:00:00:01", "192.0.2.1"),)
+    before, after = (PortState("p", 5, vtep, pairs) for vtep in ("10.0.0.1", "10.0.0.2"))
+    sink.take(replica.updated(Update(NET, SEGMENT, (before,))))
+    sink.take(replica.synced(answer([after]), float(next(clock)))[0])
+    assert sink.entries == expected([after])
+    sink.take(replica.updated(Update(NET, SEGMENT, (PortState("p", 5, None),))))
+    assert sink.entries == set()
+    sink.take(replica.synced(answer([before]), float(next(clock)))[0])
+    assert sink.entries == expected([before])
+    # Not what was heard after the answer was made, and nothing of a lower revision.
+    asked = float(next(clock))
+    sink.take(replica.updated(Update(NET, SEGMENT, (PortState("p", 5, None),))))
+    sink.take(replica.synced(answer([before]), asked)[0])
+    assert sink.entries == set()
+    sink.take(replica.synced(answer([before._replace(revision=4)]), float(next(clock)))[0])
+    assert sink.entries == set()
+
+
 def test_the_order_of_ports_does_not_change_the_digest() -> None:
     ports = [PortState(key, 1, "10.0.0.1") for key in KEYS]
     sums = {sum(p.content() for p in order) for order in itertools.permutations(ports)}

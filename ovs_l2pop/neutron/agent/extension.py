@@ -28,33 +28,11 @@ from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
 from ovs_l2pop.errors import BackendError, ConfigError
 from ovs_l2pop.messages import MAX_SEGMENT_ID, Attachment, Segment
 from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.agent.follower import Follower
+from ovs_l2pop.neutron.agent.endpoint import Updates
+from ovs_l2pop.neutron.agent.follower import SYNC_TIMEOUT, Follower
+from ovs_l2pop.neutron.agent.options import OPTS
 
 LOG = logging.getLogger(__name__)
-
-#: Seconds that wiring a port of a new network waits for the server; without an answer it goes on
-#: with what is known, and the answer follows.
-_FIRST_SYNC_TIMEOUT = 20
-
-OPTS = [
-    cfg.StrOpt(
-        "state_path",
-        sample_default="<state_path of [DEFAULT]>/ovs-l2pop",
-        help="Directory in which the extension keeps its forwarding table and control socket.",
-    ),
-    cfg.StrOpt(
-        "openvswitch_rundir",
-        default="/run/openvswitch",
-        help="Directory of ovs-vswitchd's management sockets. Where the agent may not open them,"
-        " flows go over the agent's own OpenFlow connection.",
-    ),
-    cfg.FloatOpt(
-        "sync_interval",
-        default=60.0,
-        min=1.0,
-        help="Seconds between two questions to the server whether anything was missed.",
-    ),
-]
 
 
 class L2popExtension(l2_extension.L2AgentExtension):
@@ -89,7 +67,7 @@ class L2popExtension(l2_extension.L2AgentExtension):
         self._agent.start().result()
         self._control.start()
         self._follower = Follower(self._agent, self._sync, conf.ovs_l2pop.sync_interval)
-        connection.create_consumer(protocol.AGENT_TOPIC, [_Endpoint(self._follower)], fanout=False)
+        connection.create_consumer(protocol.AGENT_TOPIC, [Updates(self._follower)], fanout=False)
         self._follower.start()
 
     def handle_port(self, context: Any, data: Mapping[str, Any]) -> None:
@@ -138,26 +116,9 @@ class L2popExtension(l2_extension.L2AgentExtension):
 
     def _sync(self, networks: Mapping[str, str], cursor: protocol.Cursor | None) -> object:
         target = oslo_messaging.Target(topic=protocol.SERVER_TOPIC, version=protocol.VERSION)
-        client = n_rpc.get_client(target).prepare(timeout=_FIRST_SYNC_TIMEOUT)
+        client = n_rpc.get_client(target).prepare(timeout=SYNC_TIMEOUT)
         context = n_context.get_admin_context_without_session()
         return client.call(context, "sync", host=cfg.CONF.host, networks=networks, cursor=cursor)
-
-
-class _Endpoint:
-    """What the server calls."""
-
-    target = oslo_messaging.Target(version=protocol.VERSION)
-
-    def __init__(self, follower: Follower) -> None:
-        self._follower = follower
-
-    def update_ports(self, context: Any, **update: Any) -> None:
-        """Ports of a network came, moved, changed or went."""
-        try:
-            self._follower.updated(update)
-        except protocol.ProtocolError as error:
-            LOG.warning("an update can't be read, asking for all: %s", error)
-            self._follower.soon()
 
 
 def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> Settings:

@@ -4,6 +4,8 @@ Updates come when something changes; :meth:`Follower.sync` asks whether that was
 of a network, when something may have been missed, and every so often. Both go through a
 :class:`ovs_l2pop.neutron.replica.Replica`, which orders them, and reach the table as messages of
 upstream's form.
+
+Before it asks, a follower looks at what the table holds. Whoever told that, the answer settles it.
 """
 
 import json
@@ -15,19 +17,26 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from ovs_l2pop.agent.service import Agent, Outcome
-from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Attachment, Detach, to_message
+from ovs_l2pop.messages import Attachment, Detach, Entry, to_message
 from ovs_l2pop.neutron.protocol import Answer, Cursor, Update
-from ovs_l2pop.neutron.replica import Claim, Message, Replica
+from ovs_l2pop.neutron.replica import Message, Replica
 
 LOG = logging.getLogger(__name__)
 
 #: The call of ``sync`` on the server: digests and cursor to the answer as it came.
 Call = Callable[[Mapping[str, str], Cursor | None], object]
 
+#: Seconds to wait for an answer of the server; without one things go on with what is known.
+SYNC_TIMEOUT = 20
+
 #: Seconds until a failed sync is tried again, doubled up to the interval.
 _FIRST_RETRY = 2.0
 #: Seconds until the next sync after an answer that was too old.
 _BEHIND_PAUSE = 1.0
+#: Seconds after the first use of a network (and whatever else may have cost us casts) at which to
+#: ask once more. Casts go to hosts with a port that is up, and ours is not before the agent has
+#: reported it and the server has noted that.
+_ONCE_MORE = (2.0, 6.0, 20.0)
 
 
 class Follower:
@@ -35,27 +44,40 @@ class Follower:
 
     :param interval: seconds between two syncs when nothing else asks for one; each host waits for
         between half and three halves of it, so that many don't come at once.
+    :param attaches: whether networks are on this host by :meth:`use` and :meth:`leave`, and by no
+        more than a port: one in which the server knows none of this host is given up. If not, they
+        are those that somebody else has attached, and stay so; of one in which the server knows no
+        port of this host, what others told stays too.
     """
 
-    def __init__(self, agent: Agent, call: Call, interval: float = 60.0) -> None:
+    def __init__(
+        self, agent: Agent, call: Call, interval: float = 60.0, *, attaches: bool = True
+    ) -> None:
         self._agent = agent
         self._call = call
         self._interval = interval
+        self._attaches = attaches
         self._replica = Replica(agent.local_ip)
         # What the replica says must reach the table in that order.
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._wanted = threading.Event()
         self._stopped = False
-        #: When this host came to its latest network, and whether the last answer was older.
-        self._used_at = 0.0
+        #: Until when casts may have been missed, and whether the last answer was older.
+        self._deaf_until = 0.0
         self._behind = False
+        #: When to ask once more.
+        self._again: list[float] = []
+        #: Whether the server answered the last time; None before the first.
+        self._answered: bool | None = None
+        #: Networks whose segment here is not the server's, which has been logged.
+        self._astray: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="ovs-l2pop-sync", daemon=True)
 
     def start(self) -> None:
         """Take over what the table holds from before a restart, and begin to follow."""
-        for attachment, claims in self._agent.call(self._held).result():
-            self._replica.adopt(attachment.network_id, attachment.segment, claims)
+        self._look()
+        self._missed_some()
         self._thread.start()
 
     def stop(self) -> None:
@@ -79,7 +101,8 @@ class Follower:
         with self._lock:
             new = self._replica.use(attachment.network_id)
             if new:
-                self._used_at = time.monotonic()
+                self._missed_some()
+                self._wanted.set()
             # Neutron gives a local VLAN away as soon as the last port is gone; if that happened
             # while we were down, the network that had it is still attached here.
             others = self._agent.call(lambda: self._in_the_way(attachment)).result()
@@ -107,24 +130,27 @@ class Follower:
         return done
 
     def soon(self) -> None:
-        """Something may have been missed."""
+        """Something may have been missed until now."""
+        with self._lock:
+            self._missed_some()
         self._wanted.set()
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _held(self) -> list[tuple[Attachment, set[Claim]]]:
+    def _look(self) -> list[Message]:
+        """Compare with the table; what is to be told because a network is not here any more."""
+        held: list[tuple[Attachment, set[Entry]]] = self._agent.call(self._held).result()
+        for attachment, claims in held:
+            self._replica.held(attachment.network_id, attachment.segment, claims)
+        if self._attaches:
+            return []
+        here = {attachment.network_id for attachment, _ in held}
+        left = sorted(self._replica.network_ids - here)
+        return [gone for one in left for gone in self._replica.drop(one, all_of_it=False)]
+
+    def _held(self) -> list[tuple[Attachment, set[Entry]]]:
         table = self._agent.table
-        held = []
-        for attachment in table.attachments():
-            network_id = attachment.network_id
-            claims: set[Claim] = {state.entry for state in table.entries(network_id)}
-            claims |= {
-                (FLOODING_MAC, FLOODING_IP, vtep)
-                for vtep, flooding, _ in table.vteps(network_id)
-                if flooding
-            }
-            held.append((attachment, claims))
-        return held
+        return [(here, table.announced(here.network_id)) for here in table.attachments()]
 
     def _in_the_way(self, attachment: Attachment) -> list[str]:
         return [
@@ -148,7 +174,9 @@ class Follower:
             try:
                 self._ask()
             except Exception as error:  # noqa: BLE001 - whatever RPC raises: it is tried again
-                LOG.warning("no sync with the server, will try again: %s", error)
+                if self._answered is not False:
+                    LOG.warning("no sync with the server, will go on trying: %s", brief(error))
+                self._answered = False
                 self._behind = True
                 return False
         return True
@@ -157,32 +185,71 @@ class Follower:
         self._behind = False
         cursor: Cursor | None = None
         with self._lock:
+            self._submit(self._look())
             digests = self._replica.digests()
         while digests:
             asked_at = time.monotonic()
             answer = Answer.from_wire(self._call(digests, cursor))
+            if self._answered is False:
+                LOG.info("the server answers again")
+            self._answered = True
             with self._lock:
                 # The server may answer from a picture that is some seconds old. What was cast
-                # after that, and before we used the network, is in neither.
-                self._behind = self._behind or asked_at - answer.age < self._used_at
-                messages, cursor = self._replica.synced(answer, asked_at)
-                detached = [to_message(Detach(network_id)) for network_id in answer.gone]
-                future = self._submit(messages + detached)
+                # after that, and before we listened for the network, is in neither.
+                self._behind = self._behind or asked_at - answer.age < self._deaf_until
+                messages, cursor = self._replica.synced(answer, asked_at, all_of_it=self._attaches)
+                if self._attaches:
+                    messages += [to_message(Detach(network_id)) for network_id in answer.gone]
+                future = self._submit(messages)
             if future is not None:
                 future.result()
+            if not self._attaches:
+                self._compare_segments(answer)
             if cursor is None:
                 return
+
+    def _compare_segments(self, answer: Answer) -> None:
+        """Who attaches a network may have mistaken its segment: nothing would reach it."""
+        attachments = self._agent.call(lambda: list(self._agent.table.attachments())).result()
+        here = {attachment.network_id: attachment.segment for attachment in attachments}
+        for chunk in answer.chunks:
+            segment = here.get(chunk.network_id)
+            if segment in (None, chunk.segment):
+                self._astray.discard(chunk.network_id)
+            elif chunk.network_id not in self._astray:
+                self._astray.add(chunk.network_id)
+                LOG.warning(
+                    "network %s is attached as %s here, the server has it as %s: nobody is reached",
+                    *(chunk.network_id, segment, chunk.segment),
+                )
 
     def _run(self) -> None:
         retry = _FIRST_RETRY
         while not self._stopped:
             self._wanted.clear()
             if not self._sync():
-                time.sleep(retry * random.uniform(0.5, 1.5))
+                self._wanted.wait(retry * random.uniform(0.5, 1.5))
                 retry = min(2 * retry, self._interval)
                 continue
             retry = _FIRST_RETRY
             if self._behind:
                 time.sleep(_BEHIND_PAUSE)
             else:
-                self._wanted.wait(self._interval * random.uniform(0.5, 1.5))
+                self._wanted.wait(self._pause())
+
+    def _missed_some(self) -> None:
+        now = self._deaf_until = time.monotonic()
+        self._again = [now + delay for delay in _ONCE_MORE]
+
+    def _pause(self) -> float:
+        """Seconds until the next sync."""
+        now = time.monotonic()
+        with self._lock:
+            self._again = [at for at in self._again if at > now]
+            return min([self._interval * random.uniform(0.5, 1.5), *(a - now for a in self._again)])
+
+
+def brief(error: Exception) -> str:
+    """One line of an exception: RPC's carry the server's traceback."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

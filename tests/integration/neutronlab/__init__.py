@@ -31,6 +31,7 @@ namespace: API and database are reached by unix sockets.
 from neutronlab.api import ApiError, NeutronApi
 from neutronlab.cloud import OURS_DRIVERS, UPSTREAM, Cloud
 from neutronlab.control import ControlPlane
+from neutronlab.daemon import DAEMON, DaemonNode
 from neutronlab.database import Database, Template
 from neutronlab.forwarding import Flow, Forwarding
 from neutronlab.installation import Installation
@@ -40,6 +41,7 @@ from neutronlab.things import Instance, Network, Port
 from neutronlab.waiting import wait_until
 
 __all__ = [
+    "DAEMON",
     "OURS",
     "OURS_DRIVERS",
     "STOCK",
@@ -48,6 +50,7 @@ __all__ = [
     "ApiError",
     "Cloud",
     "ControlPlane",
+    "DaemonNode",
     "Database",
     "Flow",
     "Forwarding",

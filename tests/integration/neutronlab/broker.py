@@ -69,6 +69,10 @@ class Broker:
         """End the server by a signal."""
         self._service.stop(number)
 
+    def kill(self) -> None:
+        """Kill the server: what its script has started, and would go on by itself, too."""
+        self._service.kill_all()
+
     def _answers(self) -> bool:
         self._service.must_run()
 

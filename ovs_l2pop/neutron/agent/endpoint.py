@@ -1,0 +1,28 @@
+"""What the server calls on a host."""
+
+import logging
+from typing import Any
+
+import oslo_messaging
+
+from ovs_l2pop.neutron import protocol
+from ovs_l2pop.neutron.agent.follower import Follower
+
+LOG = logging.getLogger(__name__)
+
+
+class Updates:
+    """Endpoint of :data:`ovs_l2pop.neutron.protocol.AGENT_TOPIC`."""
+
+    target = oslo_messaging.Target(version=protocol.VERSION)
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+
+    def update_ports(self, context: Any, **update: Any) -> None:
+        """Ports of a network came, moved, changed or went."""
+        try:
+            self._follower.updated(update)
+        except protocol.ProtocolError as error:
+            LOG.warning("an update can't be read, asking for all: %s", error)
+            self._follower.soon()
