@@ -74,7 +74,7 @@ functional: need-root venv  ## tests against a real Open vSwitch in network name
 
 .PHONY: neutron
 neutron: venv-neutron  ## the mechanism driver in Neutron's plugin, in one process
-	@$(NEUTRON_VENV)/bin/python -m pytest tests/neutron $(PYTEST_ARGS)
+	@$(NEUTRON_VENV)/bin/python -m pytest -n 2 tests/neutron $(PYTEST_ARGS)
 
 .PHONY: integration
 integration: need-root venv venv-neutron  ## a cloud: real Neutron, RabbitMQ, MariaDB, Open vSwitch (root)

@@ -27,8 +27,12 @@ with ``until`` null ends its network. An answer is at most :data:`MAX_CHUNK` byt
 
 **Who wins.** A state replaces one of the same key with a lower revision; at equal revisions "gone"
 wins, because deleting a port does not raise its revision. A chunk says that ports which it leaves
-out are gone: a host believes it unless it heard of the port later than ``age`` seconds before it
-asked. :mod:`ovs_l2pop.neutron.replica` is this rule as code.
+out are gone, and at equal revisions it wins, because a host's VTEP may change without its ports: a
+host believes that unless it heard of the port later than ``age`` seconds before it asked.
+:mod:`ovs_l2pop.neutron.replica` is this rule as code.
+
+**Segments.** No tunnel leads from one segment of a network to another, so a host is told of the
+ports in its own only. One that has ports in several takes part in the first (by type and id).
 
 **Flooding entries** are not sent: broadcast of a network goes to every VTEP that a port of it is
 behind. A port that is behind several VTEPs at once (DVR interface, HA router) has one state, and

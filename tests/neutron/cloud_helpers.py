@@ -4,23 +4,35 @@ Casts are caught where oslo.messaging would hand them to the broker, and given t
 as far as it matters like a stock agent (:class:`StockHost`, upstream's rules) or like ours.
 """
 
-from collections.abc import Sequence
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 from unittest import mock
 
 import oslo_messaging.rpc.client as rpc_client
+from neutron.db.models import l3 as l3_models
+from neutron.db.models import l3_attrs, l3ha
 from neutron.plugins.ml2 import managers, rpc
 from neutron.tests.common import helpers
 from neutron.tests.unit.plugins.ml2 import test_plugin
 from neutron_lib import constants
 from neutron_lib import context as n_context
 from neutron_lib.agent import topics
+from neutron_lib.api.definitions import multiprovidernet as mpnet
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.api.definitions import provider_net as pnet
+from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
+from oslo_config import cfg
 from oslo_serialization import jsonutils
+from oslo_utils import uuidutils
 
 from ovs_l2pop.neutron import protocol
+from ovs_l2pop.neutron.protocol import Answer, Update
+from ovs_l2pop.neutron.replica import Replica
+from ovs_l2pop.neutron.server.sync import SyncEndpoint
 
 UPSTREAM_TOPIC = topics.get_topic_name(topics.AGENT, topics.L2POPULATION, topics.UPDATE)
 FLOODING = ("00:00:00:00:00:00", "0.0.0.0")
@@ -52,10 +64,13 @@ class StockHost:
     """What upstream's messages make of a stock agent's flows, for one network.
 
     As ``ovs_neutron_agent`` does it: removing an entry matches MAC (unicast) or IP (ARP) only.
+
+    :param segment_id: of the host's segment; None takes any.
     """
 
-    def __init__(self, vtep: str) -> None:
+    def __init__(self, vtep: str, segment_id: int | None = None) -> None:
         self.vtep = vtep
+        self.segment_id = segment_id
         self.flood: set[str] = set()
         self.unicast: dict[str, str] = {}
         self.arp: dict[str, str] = {}
@@ -68,7 +83,10 @@ class StockHost:
                     for _, ip in change.get("before", ()):
                         self.arp.pop(ip, None)
             return
-        for vtep, pairs in cast.fdb.get(network_id, {}).get("ports", {}).items():
+        body = cast.fdb.get(network_id, {})
+        if self.segment_id not in (None, body.get("segment_id")):
+            return
+        for vtep, pairs in body.get("ports", {}).items():
             if vtep == self.vtep:
                 continue
             for mac, ip in pairs:
@@ -84,6 +102,43 @@ class StockHost:
                     self.arp.pop(ip, None)
 
 
+class OurHost:
+    """A host with our extension: a replica, and the entries that it gave out."""
+
+    def __init__(self, name: str, vtep: str) -> None:
+        self.name, self.vtep = name, vtep
+        self.now = time.monotonic()
+        self.replica = Replica(vtep, lambda: self.now)
+        self.entries: set[tuple[str, str, str]] = set()
+
+    def take(self, cast: Cast) -> None:
+        self.now += 0.001
+        self.absorb(self.replica.updated(Update.from_wire(cast.body)))
+
+    def sync(self, endpoint: SyncEndpoint) -> int:
+        """Ask until all is told; how many calls that took."""
+        asked, cursor, calls = self.replica.digests(), None, 0
+        while True:
+            self.now += 1.0
+            before = self.now
+            reply = endpoint.sync(None, self.name, asked, cursor)
+            calls += 1
+            messages, cursor = self.replica.synced(Answer.from_wire(reply), before)
+            self.absorb(messages)
+            if cursor is None:
+                return calls
+
+    def absorb(self, messages: list[Body]) -> None:
+        for message in messages:
+            for body in message["fdb_entries"].values():
+                for vtep, pairs in body["ports"].items():
+                    for mac, ip in pairs:
+                        entry = (mac, ip, vtep)
+                        adds = message["method"] == "add_fdb_entries"
+                        assert (entry in self.entries) is not adds, "told twice"
+                        (self.entries.add if adds else self.entries.remove)(entry)
+
+
 class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
     """Hosts A, B, C, D with VTEPs 20.0.0.1 to 20.0.0.4; one VXLAN and one VLAN network."""
 
@@ -96,7 +151,8 @@ class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
     def setUp(self) -> None:
         self._mechanism_drivers = ["openvswitch", self.driver_name]
         super().setUp()
-        self.admin = n_context.get_admin_context()
+        # Nobody sends heartbeats here.
+        cfg.CONF.set_override("agent_down_time", 3600)
         self.plugin = directory.get_plugin()
         notifier = rpc.AgentNotifierApi(topics.AGENT)
         self.callbacks = rpc.RpcCallbacks(notifier, managers.TypeManager())
@@ -105,13 +161,32 @@ class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
         mock.patch.object(rpc_client._BaseCallContext, "cast", self._catch()).start()
         for number, host in enumerate(self.hosts, 1):
             self.register(host, f"20.0.0.{number}", ours=host in self.ours)
+        self._watch_the_log()
         self.net = self.network_of("vxlan", 1001)
         self.subnet_id = self.make_subnet(self.net, "10.0.0.0/16")
+
+    def _watch_the_log(self) -> None:
+        """Nothing that is played here is worth a warning of ours."""
+        warned: list[str] = []
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger("ovs_l2pop").addHandler(handler)
+
+        def check() -> None:
+            logging.getLogger("ovs_l2pop").removeHandler(handler)
+            assert warned == []
+
+        self.addCleanup(check)
 
     def get_additional_service_plugins(self) -> dict[str, str]:
         return {"revisions": "revisions", "timestamp": "timestamp"}
 
     # -- the cloud ---------------------------------------------------------------------------
+
+    @property
+    def admin(self) -> Any:
+        """One for each call, as each request has: a refused one leaves nothing behind."""
+        return n_context.get_admin_context()
 
     @property
     def mech(self) -> Any:
@@ -146,7 +221,17 @@ class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
         made = self.plugin.create_network(self.admin, {"network": network | body})
         return str(made["id"])
 
-    def make_subnet(self, network_id: str, cidr: str) -> str:
+    def network_of_segments(self, *segments: tuple[str, int]) -> str:
+        bodies = [{pnet.NETWORK_TYPE: kind, pnet.SEGMENTATION_ID: n} for kind, n in segments]
+        for body in bodies:
+            body[pnet.PHYSICAL_NETWORK] = "physnet1" if body[pnet.NETWORK_TYPE] == "vlan" else None
+        network = {"name": "", "admin_state_up": True, "shared": False, "tenant_id": "p"}
+        made = self.plugin.create_network(
+            self.admin, {"network": network | {mpnet.SEGMENTS: bodies}}
+        )
+        return str(made["id"])
+
+    def make_subnet(self, network_id: str, cidr: str, **more: Any) -> str:
         unset = (
             "allocation_pools",
             "dns_nameservers",
@@ -166,7 +251,11 @@ class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
             "gateway_ip": None,
             "enable_dhcp": False,
         } | dict.fromkeys(unset, constants.ATTR_NOT_SPECIFIED)
-        return str(self.plugin.create_subnet(self.admin, {"subnet": subnet})["id"])
+        return str(self.plugin.create_subnet(self.admin, {"subnet": subnet | more})["id"])
+
+    def bind_to_distributed(self, port: Body, host: str) -> None:
+        attributes = {portbindings.HOST_ID: host, "device_id": port["device_id"]}
+        self.plugin.update_distributed_port_binding(self.admin, port["id"], {"port": attributes})
 
     def port_on(self, host: str, *, up: bool = False, net: str | None = None, **more: Any) -> Body:
         port = {
@@ -185,6 +274,44 @@ class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
             self.up(made, host)
         return made
 
+    def dvr_interface(self, hosts: Iterable[str]) -> Body:
+        """The interface of a distributed router, bound to hosts and wired on none."""
+        router_id = uuidutils.generate_uuid()
+        port = self.port_on(
+            "", device_owner=constants.DEVICE_OWNER_DVR_INTERFACE, device_id=router_id
+        )
+        for host in hosts:
+            self.bind_to_distributed(port, host)
+        return port
+
+    def ha_router(self, hosts: Iterable[str]) -> str:
+        """A highly available router that is scheduled to hosts."""
+        router_id = uuidutils.generate_uuid()
+        # The network that routers talk to each other on is not part of the play.
+        others = self.network_of("vlan", 4000)
+        with db_api.CONTEXT_WRITER.using(n_context.get_admin_context()) as session:
+            session.add(l3_models.Router(id=router_id))
+            session.add(l3_attrs.RouterExtraAttributes(router_id=router_id, ha=True))
+        for host in hosts:
+            row = l3ha.L3HARouterAgentPortBinding(
+                router_id=router_id,
+                l3_agent_id=helpers.register_l3_agent(host)["id"],
+                port_id=self.port_on(host, net=others)["id"],
+            )
+            with db_api.CONTEXT_WRITER.using(n_context.get_admin_context()) as session:
+                session.add(row)
+        return str(router_id)
+
+    def ha_interface(self, router_id: str, host: str) -> Body:
+        owner = constants.DEVICE_OWNER_HA_REPLICATED_INT
+        return self.port_on(host, device_owner=owner, device_id=router_id)
+
+    def agent_on(self, host: str) -> Body:
+        (agent,) = self.plugin.get_agents(
+            self.admin, filters={"host": [host], "agent_type": [constants.AGENT_TYPE_OVS]}
+        )
+        return agent  # type: ignore[no-any-return]
+
     def update(self, port: Body, **attributes: Any) -> Body:
         done: Body = self.plugin.update_port(self.admin, port["id"], {"port": attributes})
         return done
@@ -193,7 +320,8 @@ class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
         self.update(port, **{portbindings.HOST_ID: host})
 
     def delete(self, port: Body) -> None:
-        self.plugin.delete_port(self.admin, port["id"])
+        # The L3 service does it this way with ports of routers.
+        self.plugin.delete_port(self.admin, port["id"], l3_port_check=False)
 
     def pairs(self, port: Body) -> list[tuple[str, str]]:
         return [(port["mac_address"], ip["ip_address"]) for ip in port["fixed_ips"]]
@@ -237,6 +365,28 @@ class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
     def sent(self) -> list[Cast]:
         """Messages since the last time."""
         casts, self.casts = self.casts, []
+        return casts
+
+    def expect(self, *changes: tuple[str, str], tables: str = "") -> list[Cast]:
+        """That exactly these messages were sent since the last time.
+
+        :param changes: what is told, and hosts that have the network; for "add", "remove" and
+            "update" all of them, for "ours" only those of ours.
+        :param tables: hosts that are sent the whole network, if they can't ask for it.
+        """
+        casts = self.sent()
+        wanted: Counter[tuple[str | None, str]] = Counter()
+        for what, hosts in changes:
+            ours = [host for host in hosts if host in self.ours]
+            wanted.update((host, "update_ports") for host in ours)
+            if what != "ours":
+                # A cloud of stock agents is told all at once.
+                stock = set(hosts) - set(ours) if self.ours else {None}
+                wanted.update((host, f"{what}_fdb_entries") for host in stock)
+        for host in tables:
+            if host not in self.ours:
+                wanted[host, "add_fdb_entries"] += 1
+        assert Counter((cast.host, cast.method) for cast in casts) == wanted, casts
         return casts
 
     def stock_state(self, host: str, casts: Sequence[Cast]) -> StockHost:

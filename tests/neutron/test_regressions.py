@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import sqlalchemy as sa
 from cloud_helpers import FLOODING, Cloud, ours_to, upstream_to
+from neutron.api.rpc.handlers import dhcp_rpc
 from neutron_lib import constants
 from neutron_lib import exceptions as n_exc
 from neutron_lib.api.definitions import portbindings
@@ -30,6 +31,28 @@ class TestRegressions(Cloud):
         assert table.fdb[self.net]["ports"].keys() == {self.vtep("B")}
         assert table.pairs(self.net, self.vtep("B")) == [FLOODING, *self.pairs(other)]
         assert add.pairs(self.net, self.vtep("A")) == [FLOODING, *self.pairs(first)]
+
+    def test_s2_two_first_ports_at_once(self) -> None:
+        """Both are ACTIVE before either is told of."""
+        remote = self.port_on("B", up=True)
+        ports = [self.port_on("A") for _ in range(2)]
+        self.sent()
+        manager = self.plugin.mechanism_manager
+        held: list[Any] = []
+        with (
+            mock.patch.object(manager, "update_port_postcommit", held.append),
+            mock.patch.object(self.callbacks, "notify_l2pop_port_wiring"),
+        ):
+            for port in ports:
+                self.up(port, "A")
+        for context in held:
+            manager.update_port_postcommit(context)
+        casts = self.sent()
+        (table,) = upstream_to(casts, "A")
+        assert table.pairs(self.net, self.vtep("B")) == [FLOODING, *self.pairs(remote)]
+        b = self.stock_state("B", casts)
+        assert b.flood == {self.vtep("A")}
+        assert b.unicast == {port["mac_address"]: self.vtep("A") for port in ports}
 
     def test_s4_last_port_takes_the_flooding_entry_along(self) -> None:
         first, last = (self.port_on("A", up=True) for _ in range(2))
@@ -130,35 +153,6 @@ class TestRegressions(Cloud):
                 self.up(other, "B")
         assert not logged.called
 
-    def test_no_hook_raises(self) -> None:
-        port = self.port_on("A", up=True)
-        with (
-            mock.patch.object(queries, "_fetch", side_effect=RuntimeError("no database")),
-            mock.patch.object(driver.LOG, "exception") as logged,
-        ):
-            self.down(port, "A")
-            self.up(port, "A")
-            self.delete(port)
-        assert logged.called
-
-    def test_bulk_creation_is_silent(self) -> None:
-        body = {
-            "network_id": self.net,
-            "tenant_id": "p",
-            "name": "",
-            "admin_state_up": True,
-            "device_id": "",
-            "device_owner": "",
-            "mac_address": constants.ATTR_NOT_SPECIFIED,
-            "fixed_ips": constants.ATTR_NOT_SPECIFIED,
-            "security_groups": [],
-            portbindings.HOST_ID: "A",
-        }
-        ports = {"ports": [{"port": dict(body)} for _ in range(3)]}
-        made = self.plugin.create_port_bulk(self.admin, ports)
-        assert len(made) == 3
-        assert self.sent() == []
-
     def test_s40_being_loaded_restricts_nothing(self) -> None:
         mech = self.mech
         assert mech.check_vlan_qinq(None) is not False
@@ -181,6 +175,25 @@ class TestRegressions(Cloud):
             ("add_fdb_entries", "C"),
             ("add_fdb_entries", None),
         ]
+
+    def test_s28_dhcp_agent_fails_over(self) -> None:
+        """As the handler of the agents' RPC does it."""
+        handler = dhcp_rpc.DhcpRpcCallback()
+        self.port_on("B", up=True)
+        port = self.port_on(
+            "A",
+            up=True,
+            device_owner=constants.DEVICE_OWNER_DHCP,
+            device_id=constants.DEVICE_ID_RESERVED_DHCP_PORT,
+        )
+        self.sent()
+        with mock.patch.object(handler, "_is_dhcp_agent_hosting_network", return_value=True):
+            body = {"port": {"network_id": self.net, "device_id": "dhcp-of-c"}}
+            handler.update_dhcp_port(self.admin, host="C", port_id=port["id"], port=body)
+        self.up(port, "C")
+        casts = self.expect(("remove", "B"), ("add", "B"), tables="C")
+        assert casts[0].pairs(self.net, self.vtep("A")) == [FLOODING, *self.pairs(port)]
+        assert casts[-1].pairs(self.net, self.vtep("C")) == [FLOODING, *self.pairs(port)]
 
     def test_another_process_announced_the_first_port_long_ago(self) -> None:
         self.port_on("B", up=True)

@@ -24,6 +24,7 @@ class Agent:
     """The agent that makes a host a VTEP."""
 
     host: str
+    #: Empty: nobody knows (:func:`gone`).
     vtep: str
     network_types: frozenset[str]
     language: Language
@@ -35,16 +36,13 @@ class AgentRow(NamedTuple):
     host: str
     configurations: str
     heartbeat: datetime
-
-
-def parse(host: str, configurations: str) -> Agent | None:
-    """The agent, or None if it is no VTEP (an L3 agent, say)."""
-    return _parse(host, configurations)
+    agent_id: str = ""
 
 
 # Thousands of hosts report the same text again and again; decoding it is 9 µs, this is 0.5 µs.
 @lru_cache(maxsize=16384)
-def _parse(host: str, configurations: str) -> Agent | None:
+def parse(host: str, configurations: str) -> Agent | None:
+    """The agent, or None if it is no VTEP (an L3 agent, say)."""
     try:
         body: Any = json.loads(configurations)
     except ValueError:
@@ -62,6 +60,11 @@ def _parse(host: str, configurations: str) -> Agent | None:
         # Not said by agents other than Open vSwitch's; they would not report a VTEP without it.
         language = Language.UPSTREAM
     return Agent(host, str(vtep), frozenset(types or ()), language)
+
+
+def gone(host: str) -> Agent:
+    """What is left of a host's agent when its row was deleted."""
+    return Agent(host, "", frozenset(), Language.NONE)
 
 
 def by_host(rows: Iterable[AgentRow]) -> dict[str, Agent]:

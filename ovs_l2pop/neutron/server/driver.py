@@ -6,7 +6,8 @@ failed the hosts that ask will get it with their next ``sync``.
 """
 
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from neutron.plugins.ml2 import managers
@@ -14,16 +15,18 @@ from neutron_lib import constants as n_const
 from neutron_lib import exceptions as n_exc
 from neutron_lib import rpc as n_rpc
 from neutron_lib.api.definitions import portbindings
+from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.plugins.ml2 import api
 from oslo_log import log as logging
 
 from ovs_l2pop.messages import MAX_SEGMENT_ID, Segment
 from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.server import queries, wiring
+from ovs_l2pop.neutron.server import agents, queries, wiring
 from ovs_l2pop.neutron.server.decisions import ACTIVE, BUILD, Kind, View, decide
 from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.publisher import Publisher
+from ovs_l2pop.neutron.server.segments import NetworkSegment
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
 
 LOG = logging.getLogger(__name__)
@@ -40,11 +43,11 @@ def _harmless(hook: Hook) -> Hook:
     """Logs what a hook raises."""
 
     @functools.wraps(hook)
-    def guarded(self: Any, context: Any, *args: Any, **kwargs: Any) -> None:
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
-            hook(self, context, *args, **kwargs)
+            hook(self, *args, **kwargs)
         except Exception:
-            LOG.exception("port %s: others could not be told", context.current.get("id"))
+            LOG.exception("%s: hosts could not be told", hook.__name__)
 
     return cast(Hook, guarded)
 
@@ -59,7 +62,10 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         self._servers: Any = None
 
     def initialize(self) -> None:
-        """Nothing: the plugin that calls is not complete yet."""
+        """Hear of agents. The plugin that calls is not complete yet."""
+        registry.subscribe(self.agent_deleted, resources.AGENT, events.AFTER_DELETE)
+        registry.subscribe(self.agent_created, resources.AGENT, events.AFTER_CREATE)
+        registry.subscribe(self.agent_reported, resources.AGENT, events.AFTER_UPDATE)
 
     def start_rpc_listeners(self) -> list[Any]:
         """Serve agents of ours. Called in each process that serves agents."""
@@ -113,23 +119,22 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         if _is_distributed(port):
             self._update_distributed(context)
             return
-        before = _view(original, context.original_host, _original_status(context))
+        told = BUILD if _activated(context) else original["status"]
+        before = _view(original, context.original_host, told)
         after = _view(port, context.host, port["status"])
         if (before.status, after.status) == (ACTIVE, BUILD):
-            self._publisher.rewiring(after)
+            for where in _bound(context):
+                self._publisher.rewiring(after, where)
         for step in decide(before, after):
-            segment = _segment(context, of_original=step.view is before)
-            if segment is not None:
-                self._publisher.publish(step, segment)
+            for where in _left(context) if step.view is before else _bound(context):
+                self._publisher.publish(step, where)
 
     @_harmless
     def delete_port_postcommit(self, context: Any) -> None:
-        port = context.current
-        before = _view(port, context.host, context.status)
+        before = _view(context.current, context.host, context.status)
         for step in decide(before, None):
-            segment = _segment(context)
-            if segment is not None:
-                self._publisher.publish(step, segment, deleted=True)
+            for where in _bound(context):
+                self._publisher.publish(step, where, deleted=True)
 
     # -- what Neutron may call if this driver is the one named `l2population` ------------------
 
@@ -137,11 +142,12 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
     def update_port_up(self, context: Any, refresh_tunnels: bool = False) -> None:
         """The host of ``context`` has wired the port."""
         view = _view(context.current, context.host, ACTIVE)
-        if not view.host or (segment := _segment(context)) is None:
-            return
-        self._publisher.announce(view, segment)
-        if refresh_tunnels:
-            self._publisher.refresh(view, segment)
+        for where in _bound(context) if view.host else ():
+            # Of every other port the hooks have told; agents call for each that they look at.
+            if view.kind is Kind.HA:
+                self._publisher.announce(view, where)
+            if refresh_tunnels:
+                self._publisher.refresh(view, where)
 
     @_harmless
     def update_port_down(self, context: Any) -> None:
@@ -151,26 +157,60 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         Whatever the port's status and binding say has been told when they changed.
         """
         view = _view(context.current, context.host, context.status)
-        if view.host and view.kind is Kind.HA and (segment := _segment(context)) is not None:
-            self._publisher.withdraw(view, segment)
+        if view.host and view.kind is Kind.HA:
+            for where in _bound(context):
+                self._publisher.withdraw(view, where)
+
+    # -- agents ------------------------------------------------------------------------------
+
+    @_harmless
+    def agent_deleted(self, resource: str, event: str, trigger: Any, payload: Any) -> None:
+        """An operator deleted an agent's row."""
+        self._agent_changed(payload.states[0])
+
+    @_harmless
+    def agent_created(self, resource: str, event: str, trigger: Any, payload: Any) -> None:
+        """An agent reports for the first time, or for the first time since its row was deleted."""
+        self._agent_changed(None, payload.desired_state["host"], payload.resource_id)
+
+    @_harmless
+    def agent_reported(self, resource: str, event: str, trigger: Any, payload: Any) -> None:
+        """An agent reports, as each does twice a minute. It may have another VTEP than before."""
+        before, report = payload.states[1], payload.desired_state
+        old, new = before.configurations or {}, report.get("configurations") or {}
+        if old.get("tunneling_ip") != new.get("tunneling_ip"):
+            self._agent_changed(before)
 
     # -- details -----------------------------------------------------------------------------
 
     def _update_distributed(self, context: Any) -> None:
         """A context of a DVR interface has the status at its host, but not the one before.
 
-        An agent's report changes nothing else of the port; an update by API does.
+        An agent's report changes nothing else of the port; an update by API does, and so does
+        binding it to a host.
         """
-        if _changed(context.original, context.current):
+        bound = context.original_vif_type != context.vif_type
+        if bound or _changed(context.original, context.current):
             return
         after = _view(context.current, context.host, context.status)
         was = {ACTIVE: BUILD, BUILD: ACTIVE}.get(after.status, ACTIVE)
-        if after.status == BUILD:
-            self._publisher.rewiring(after)
-        for step in decide(_view(context.current, context.host, was), after):
-            segment = _segment(context)
-            if segment is not None:
-                self._publisher.publish(step, segment)
+        for where in _bound(context):
+            if after.status == BUILD:
+                self._publisher.rewiring(after, where)
+            for step in decide(_view(context.current, context.host, was), after):
+                self._publisher.publish(step, where)
+
+    def _agent_changed(self, before: Any, host: str = "", agent_id: str = "") -> None:
+        """:param before: the agent's row as it was; if None, its host and id."""
+        was = []
+        if before is not None:
+            host, agent_id = before.host, before.id
+            text = json.dumps(dict(before.configurations))
+            heartbeat = before.heartbeat_timestamp.replace(tzinfo=None)
+            was.append(agents.AgentRow(host, text, heartbeat))
+        rows, _ = queries.agents_of(host)
+        was += [row for row in rows if row.agent_id != agent_id]
+        self._publisher.host_changed(agents.by_host(was).get(host), agents.by_host(rows).get(host))
 
     def _hear_wiring(self) -> None:
         if not self._hears_wiring:
@@ -209,30 +249,43 @@ def _view(port: Port, host: str | None, status: str) -> View:
     )
 
 
-def _original_status(context: Any) -> str:
-    """What others may know the port by.
+def _activated(context: Any) -> bool:
+    """Whether the port's binding to another host has become the active one (live migration).
 
-    Activating the binding of another host (live migration) sets the port DOWN and unbinds it in a
-    step of its own that no driver hears of; the next has that as its original.
+    That sets the port DOWN and unbinds it from the old host in a step of its own, of which no
+    driver hears; the next has what that left as its original.
     """
-    original = context.original
     unbound = portbindings.VIF_TYPE_UNBOUND
-    activated = (
+    return bool(
         context.host != context.original_host
-        and original.get(portbindings.VIF_TYPE) == unbound
+        and context.original.get(portbindings.VIF_TYPE) == unbound
         and context.vif_type != unbound
     )
-    return BUILD if activated else str(original["status"])
 
 
-def _segment(context: Any, *, of_original: bool = False) -> Segment | None:
-    """The segment that the port is or was bound to."""
-    bound = context.bottom_bound_segment
-    if of_original:
-        bound = context.original_bottom_bound_segment or bound
-    if bound is None or bound[api.SEGMENTATION_ID] is None:
-        return None
-    return Segment(bound[api.NETWORK_TYPE], bound[api.SEGMENTATION_ID])
+def _bound(context: Any) -> list[NetworkSegment]:
+    """The segment that the port is bound to, if any."""
+    return _segments(context, [context.bottom_bound_segment])
+
+
+def _left(context: Any) -> list[NetworkSegment]:
+    """The segment that the port was bound to; where nobody knows any more, those that it may be."""
+    if _activated(context):
+        return _segments(context, context.network.network_segments)
+    return _segments(context, [context.original_bottom_bound_segment])
+
+
+def _segments(context: Any, found: Iterable[Any]) -> list[NetworkSegment]:
+    several = len(context.network.network_segments) > 1
+    return [
+        NetworkSegment(
+            context.current["network_id"],
+            Segment(segment[api.NETWORK_TYPE], segment[api.SEGMENTATION_ID]),
+            segment[api.ID] if several else None,
+        )
+        for segment in found
+        if segment is not None and segment[api.SEGMENTATION_ID] is not None
+    ]
 
 
 #: What changes by itself with a port's status.

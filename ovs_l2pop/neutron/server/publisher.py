@@ -10,14 +10,16 @@ Hosts of ours are told where the port is now, whatever the step was, with its re
 
 Upstream's messages are fanned out only in a cloud where no host is ours: a fanout would reach the
 stock half of such a host as well.
+
+All of this is of one segment: in a network of several, a host hears of its own only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oslo_log import log as logging
 
-from ovs_l2pop.messages import Segment
+from ovs_l2pop.messages import MAX_SEGMENT_ID
 from ovs_l2pop.neutron import protocol
 from ovs_l2pop.neutron.protocol import PortState, key_of
 from ovs_l2pop.neutron.server import agents, queries, states, upstream
@@ -35,6 +37,7 @@ from ovs_l2pop.neutron.server.decisions import (
 from ovs_l2pop.neutron.server.memory import Memory, Presence
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.queries import Located
+from ovs_l2pop.neutron.server.segments import NetworkSegment
 from ovs_l2pop.neutron.server.upstream import FLOODING, Pair
 
 LOG = logging.getLogger(__name__)
@@ -51,10 +54,9 @@ class _Audience:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """A network in a segment, seen from a host that is a VTEP in it."""
+    """A segment, seen from a host that is a VTEP in it."""
 
-    network_id: str
-    segment: Segment
+    where: NetworkSegment
     host: str
     agent: Agent
     #: Whether any host of the cloud is ours.
@@ -68,13 +70,13 @@ class Publisher:
         self._notifier = notifier
         self._memory = memory
 
-    def publish(self, step: Step, segment: Segment, *, deleted: bool = False) -> None:
+    def publish(self, step: Step, where: NetworkSegment, *, deleted: bool = False) -> None:
         """Tell everyone who needs to know of the step.
 
         :param deleted: the port is not in the database any more.
         """
-        scene = self._scene(step.view, segment)
-        if scene is None:
+        scene = self._scene(step.view, where)
+        if scene is None or not (scene.agent.vtep or isinstance(step, Vanish)):
             return
         match step:
             case Appear(view):
@@ -84,48 +86,89 @@ class Publisher:
             case Readdress(view, before, after):
                 self._readdress(view, scene, before, after)
             case Reallow(view):
-                self._tell_ours(view, scene, self._audience(scene))
+                audience = self._audience(scene)
+                if audience.ours:
+                    self._tell_ours(view, scene, audience)
 
-    def announce(self, view: View, segment: Segment) -> None:
+    def announce(self, view: View, where: NetworkSegment) -> None:
         """The port is up; tell it unless this process has told so already."""
-        scene = self._scene(view, segment)
-        if scene is not None:
+        scene = self._scene(view, where)
+        if scene is not None and scene.agent.vtep:
             self._appear(view, scene, unless_announced=True)
 
-    def withdraw(self, view: View, segment: Segment) -> None:
+    def withdraw(self, view: View, where: NetworkSegment) -> None:
         """An HA router's interface is down at a host: nobody may have entries of its addresses.
 
         They can be left from when the router was an ordinary one (Neutron bug 1785582).
         """
-        scene = self._scene(view, segment)
+        scene = self._scene(view, where)
         if scene is None:
             return
         pairs: list[Pair] = [(view.mac, ip) for ip in view.ips]
-        if not queries.ports_at(view.host, view.network_id):
+        if not queries.ports_at(view.host, where):
             pairs.insert(0, FLOODING)
-        if pairs:
-            self._cast("remove_fdb_entries", scene, pairs, self._audience(scene))
+        audience = self._audience(scene, disabled=True)
+        self._cast("remove_fdb_entries", scene, pairs, audience)
+        if audience.ours:
+            found = self._states(view, scene, queries.port(view.port_id, where))
+            ordinary = PortState(view.port_id, max(state.revision for state in found), None)
+            self._send_ours(scene, [*found, ordinary], audience)
 
-    def refresh(self, view: View, segment: Segment) -> None:
+    def refresh(self, view: View, where: NetworkSegment) -> None:
         """The port's host lost its table of the network and asks for it, once for each port."""
-        scene = self._scene(view, segment)
+        scene = self._scene(view, where)
         if scene is None or scene.agent.language is not Language.UPSTREAM:
             return
-        if not self._memory.take_served(view.host, view.network_id, _key(view)):
-            here = queries.ports_at(view.host, view.network_id)
+        if not self._memory.take_served(view.host, where, _key(view)):
+            here = queries.ports_at(view.host, where)
             self._send_table(scene, [_presence(place) for place in here], _key(view))
 
-    def rewiring(self, view: View) -> None:
+    def rewiring(self, view: View, where: NetworkSegment) -> None:
         """The port's agent looks at it anew; it may be that all of its host is."""
-        self._memory.forget(view.host, view.network_id, _key(view))
+        self._memory.forget(view.host, where, _key(view))
+
+    def host_changed(self, before: Agent | None, after: Agent | None) -> None:
+        """A host that may have ports is no VTEP any more, or is one again, or another."""
+        if (before and before.vtep) != (after and after.vtep):
+            if before is not None:
+                self._host_left(before)
+            if after is not None:
+                self._host_came(after)
 
     # -- what can happen ---------------------------------------------------------------------
 
+    def _host_came(self, agent: Agent) -> None:
+        for scene in self._scenes(agent):
+            here = queries.ports_at(agent.host, scene.where, allowed=True)
+            if not here:
+                continue
+            presences = [_presence(place) for place in here]
+            audience = self._audience(scene, self._send_table(scene, presences))
+            self._memory.announced(agent.host, scene.where, (), presences)
+            up = [place for place in here if place.active or place.kind is Kind.HA]
+            if up:
+                self._cast("add_fdb_entries", scene, [FLOODING, *_pairs(up)], audience)
+            found = states.states(here, {agent.host: agent})
+            self._send_ours(scene, found, audience)
+
+    def _host_left(self, agent: Agent) -> None:
+        """What is behind the VTEP can't be reached any more.
+
+        Hosts of ours are not told. It may be for some seconds only (the row of a running agent
+        comes back with its next report), and their next ``sync`` says so anyway.
+        """
+        for scene in self._scenes(agent):
+            here = queries.ports_at(agent.host, scene.where)
+            self._memory.leave(agent.host, scene.where)
+            if here:
+                pairs = [FLOODING, *_pairs(here)]
+                self._cast("remove_fdb_entries", scene, pairs, self._audience(scene, disabled=True))
+
     def _appear(self, view: View, scene: _Scene, *, unless_announced: bool = False) -> None:
         key = _key(view)
-        here = [_presence(p) for p in queries.ports_at(view.host, view.network_id)]
+        here = [_presence(p) for p in queries.ports_at(view.host, scene.where)]
         own = [port for port in here if port.key == key]
-        memory, at = self._memory, (view.host, view.network_id)
+        memory, at = self._memory, (view.host, scene.where)
         if unless_announced:
             # Wired is not yet up where another part of the port (DHCP) is still being made.
             up = [port for port in own if port.active or view.kind is Kind.HA]
@@ -135,67 +178,79 @@ class Publisher:
         there = None
         if enters or memory.owes_table(*at):
             there = self._send_table(scene, here)
-        memory.announced(*at, here if enters else own)
+        memory.announced(*at, own, here if enters else ())
         pairs: list[Pair] = [FLOODING] if enters else []
-        pairs += view.pairs
         audience = self._audience(scene, there)
-        if pairs:
-            self._cast("add_fdb_entries", scene, pairs, audience)
-        now = self._tell_ours(view, scene, audience)
-        if not any(place.host == view.host and place.present for place in now):
-            self._vanish(view, scene, deleted=not now)
+        self._cast("add_fdb_entries", scene, [*pairs, *view.pairs], audience)
+        places = self._tell_ours(view, scene, audience)
+        now = [place for place in places if place.host == view.host and place.present]
+        if not now:
+            self._vanish(view, scene, deleted=not places)
+        elif set(view.pairs) - set(_pairs(now)):
+            self._cast_change(scene, view.pairs, tuple(_pairs(now)), audience)
 
     def _vanish(self, view: View, scene: _Scene, deleted: bool) -> None:
-        self._memory.forget(view.host, view.network_id, _key(view))
+        self._memory.forget(view.host, scene.where, _key(view))
         if view.kind is Kind.HA:
             self._vanish_ha(view, scene)
             return
-        here = _others(queries.ports_at(view.host, view.network_id), view, deleted)
+        here = _others(queries.ports_at(view.host, scene.where), view, deleted)
         if _is_up(here, view):
             return
         pairs: list[Pair] = [] if here else [FLOODING]
         pairs += view.pairs
-        audience = self._audience(scene)
-        if pairs:
-            self._cast("remove_fdb_entries", scene, pairs, audience)
-            here = _others(queries.ports_at(view.host, view.network_id), view, deleted)
+        audience = self._audience(scene, disabled=True)
+        if self._cast("remove_fdb_entries", scene, pairs, audience):
+            here = _others(queries.ports_at(view.host, scene.where), view, deleted)
             again: list[Pair] = [FLOODING] if here and FLOODING in pairs else []
             again += view.pairs if _is_up(here, view) else ()
-            if again:
-                self._cast("add_fdb_entries", scene, again, audience)
-        if audience.ours:
-            self._tell_ours(view, scene, audience, deleted=deleted)
+            self._cast("add_fdb_entries", scene, again, audience)
+        if deleted and not audience.ours:
+            return
+        for place in self._tell_ours(view, scene, audience, deleted=deleted):
+            # Stock agents forget a MAC and its addresses, behind whichever VTEP they are by now.
+            if view.pairs and place.active and place.present and place.host != view.host:
+                vtep = agents.by_host(queries.agents_on([place.host])).get(place.host)
+                if vtep is not None:
+                    there = replace(scene, host=place.host, agent=vtep)
+                    self._cast("add_fdb_entries", there, _pairs([place]), audience)
 
     def _vanish_ha(self, view: View, scene: _Scene) -> None:
         """A port of an HA router was deleted: it was on all of the router's hosts."""
         hosts = {view.host, *queries.ha_hosts(view.router_id)}
-        left = {place.host for place in queries.ports_in(view.network_id)}
+        left = {place.host for place in queries.ports_in(scene.where)}
         vteps = agents.by_host(queries.agents_on(sorted(hosts)))
         gone = {vteps[host].vtep: [FLOODING] for host in sorted(hosts - left) if host in vteps}
-        audience = self._audience(scene)
+        audience = self._audience(scene, disabled=True, with_itself=True)
         if gone:
-            fdb = upstream.entries(view.network_id, scene.segment, gone)
+            fdb = upstream.entries(*scene.where[:2], gone)
             self._notifier.upstream("remove_fdb_entries", fdb, audience.stock)
         keys = (key_of(view.port_id, host) for host in sorted(hosts))
         self._send_ours(scene, [PortState(k, protocol.DELETED, None) for k in keys], audience)
 
     def _readdress(self, view: View, scene: _Scene, before: Pairs, after: Pairs) -> None:
+        # `chg_ip` doesn't name the segment, so who is in another one must not hear it.
+        audience = self._audience(scene, disabled=True, fan_out=scene.where.row is None)
+        self._cast_change(scene, before, after, audience)
+        places = self._tell_ours(view, scene, audience)
+        here = [place for place in places if place.host == view.host and place.present]
+        now = tuple(_pairs(here))
+        gone, new = set(before) - set(after), set(after) - set(before)
+        if gone & set(now) or new - set(now):
+            # It has changed again, and what that was may have been told before this.
+            self._cast_change(scene, after, now, audience)
+
+    def _cast_change(self, scene: _Scene, before: Pairs, after: Pairs, audience: _Audience) -> None:
         gone = [pair for pair in before if pair not in after]
         new = [pair for pair in after if pair not in before]
-        audience = self._audience(scene)
         # `chg_ip` touches ARP only. Where the MAC's first address comes or its last one goes,
         # its unicast entry does too.
-        if len({mac for mac, _ in (*before, *after)}) == 1 and before and after:
-            fdb = upstream.changed_ip(view.network_id, scene.agent.vtep, gone, new)
-            if audience.stock is None or audience.stock:
-                self._notifier.upstream("update_fdb_entries", fdb, audience.stock)
-        else:
-            if gone:
-                self._cast("remove_fdb_entries", scene, gone, audience)
-            if new:
-                self._cast("add_fdb_entries", scene, new, audience)
-        if audience.ours:
-            self._tell_ours(view, scene, audience)
+        if not before or not after or len({mac for mac, _ in (*before, *after)}) > 1:
+            self._cast("remove_fdb_entries", scene, gone, audience)
+            self._cast("add_fdb_entries", scene, new, audience)
+        elif audience.stock != () and (gone or new):
+            fdb = upstream.changed_ip(scene.where.network_id, scene.agent.vtep, gone, new)
+            self._notifier.upstream("update_fdb_entries", fdb, audience.stock)
 
     # -- stock hosts -------------------------------------------------------------------------
 
@@ -206,30 +261,36 @@ class Publisher:
 
         :returns: who else has the network, where that turned out on the way.
         """
-        vteps: dict[str, Agent] | None = None
-        if scene.agent.language is Language.UPSTREAM:
-            there = queries.ports_off(scene.host, scene.network_id)
-            vteps = agents.by_host(queries.agents_on({place.host for place in there}))
-            ports: dict[str, list[Pair]] = {}
-            for place in there:
-                vtep = vteps.get(place.host)
-                if vtep is not None and (place.active or place.kind is Kind.HA):
-                    pairs = ports.setdefault(vtep.vtep, [FLOODING])
-                    pairs += [(place.mac, ip) for ip in place.ips]
-            ports.pop(scene.agent.vtep, None)
-            if not ports:
-                return vteps
-            for fdb in upstream.table(scene.network_id, scene.segment, ports.items()):
+        if scene.agent.language is not Language.UPSTREAM:
+            return None
+        there = queries.ports_off(scene.host, scene.where)
+        vteps = agents.by_host(queries.agents_on({place.host for place in there}))
+        ports: dict[str, list[Pair]] = {}
+        for place in there:
+            vtep = vteps.get(place.host)
+            if vtep is not None and (place.active or place.kind is Kind.HA):
+                ports.setdefault(vtep.vtep, [FLOODING]).extend(_pairs([place]))
+        ports.pop(scene.agent.vtep, None)
+        if ports:
+            for fdb in upstream.table(*scene.where[:2], ports.items()):
                 self._notifier.upstream("add_fdb_entries", fdb, [scene.host])
-        served = [port for port in present if port.key != asked_by]
-        self._memory.sent_table(scene.host, scene.network_id, served)
+            served = [port for port in present if port.key != asked_by]
+            self._memory.sent_table(scene.host, scene.where, served)
         return vteps
 
-    def _cast(self, method: str, scene: _Scene, pairs: Sequence[Pair], audience: _Audience) -> None:
-        if audience.stock is None or audience.stock:
-            ports = {scene.agent.vtep: list(pairs)}
-            fdb = upstream.entries(scene.network_id, scene.segment, ports)
+    def _cast(
+        self, method: str, scene: _Scene, pairs: Sequence[Pair], audience: _Audience
+    ) -> Sequence[Pair]:
+        """What is behind the scene's VTEP, to stock hosts.
+
+        :returns: ``pairs``, none if there was nobody to tell. Where the agent's row is gone, the
+            VTEP is not known, but then stock hosts heard of that already.
+        """
+        if audience.stock == () or not scene.agent.vtep:
+            return ()
+        for fdb in upstream.table(*scene.where[:2], [(scene.agent.vtep, list(pairs))]):
             self._notifier.upstream(method, fdb, audience.stock)
+        return pairs
 
     # -- hosts of ours -----------------------------------------------------------------------
 
@@ -237,7 +298,7 @@ class Publisher:
         self, view: View, scene: _Scene, audience: _Audience, *, deleted: bool = False
     ) -> list[Located]:
         """Where the port is, as the database says now, which is also returned."""
-        places = queries.port(view.port_id)
+        places = queries.port(view.port_id, scene.where)
         if audience.ours:
             if deleted or not places:
                 found = [PortState(_key(view), protocol.DELETED, None)]
@@ -251,7 +312,8 @@ class Publisher:
             places = [place for place in places if place.host == view.host]
         hosts = {place.host for place in places if place.present} - {scene.host}
         vteps = agents.by_host(queries.agents_on(sorted(hosts)))
-        vteps[scene.host] = scene.agent
+        if scene.agent.vtep:
+            vteps[scene.host] = scene.agent
         found = [states.state(place, vteps) for place in places]
         if _key(view) not in {state.key for state in found}:
             # It was of another kind, or distributed and has left this host.
@@ -261,26 +323,52 @@ class Publisher:
 
     def _send_ours(self, scene: _Scene, found: Iterable[PortState], audience: _Audience) -> None:
         if audience.ours:
-            updates = protocol.updates(scene.network_id, scene.segment, found)
+            updates = protocol.updates(*scene.where[:2], found)
             self._notifier.ours(updates, audience.ours)
 
     # -- who ---------------------------------------------------------------------------------
 
-    def _scene(self, view: View, segment: Segment) -> _Scene | None:
+    def _scene(self, view: View, where: NetworkSegment) -> _Scene | None:
+        """:returns: None where the host takes no part in the segment."""
         rows, mixed = queries.agents_of(view.host)
+        kind = where.segment.network_type
         agent = agents.by_host(rows).get(view.host)
-        if agent is None or segment.network_type not in agent.network_types:
-            LOG.debug("port %s: host %s has no VTEP for %s", view.port_id, view.host, segment)
+        if agent is None and kind in MAX_SEGMENT_ID:
+            agent = agents.gone(view.host)
+        elif agent is None or kind not in agent.network_types:
+            LOG.debug("port %s: host %s has no VTEP for %s", view.port_id, view.host, kind)
             return None
-        return _Scene(view.network_id, segment, view.host, agent, mixed)
+        return _Scene(where, view.host, agent, mixed)
 
-    def _audience(self, scene: _Scene, there: Mapping[str, Agent] | None = None) -> _Audience:
-        """:param there: other hosts that have the network, if known."""
-        if not scene.mixed:
+    def _scenes(self, agent: Agent) -> Iterable[_Scene]:
+        """All segments that a host takes part in."""
+        _, mixed = queries.agents_of(agent.host)
+        for where in queries.segments_of(agent.host):
+            if where.segment.network_type in agent.network_types:
+                yield _Scene(where, agent.host, agent, mixed)
+
+    def _audience(
+        self,
+        scene: _Scene,
+        there: Mapping[str, Agent] | None = None,
+        *,
+        disabled: bool = False,
+        with_itself: bool = False,
+        fan_out: bool = True,
+    ) -> _Audience:
+        """
+        :param there: other hosts that have the network, if known.
+        :param disabled: also those with ports that are administratively down. They must hear of
+            what goes, or would still have it when the port is up again; what has come they will be
+            sent then.
+        :param with_itself: the scene's host is to be told too.
+        :param fan_out: where all hosts are stock, tell all at once.
+        """
+        if fan_out and not scene.mixed:
             return _Audience(None, ())
         if there is None:
-            there = agents.by_host(queries.agents_in(scene.network_id))
-        found = [agent for host, agent in there.items() if host != scene.host]
+            there = agents.by_host(queries.agents_in(scene.where, disabled=disabled))
+        found = [agent for host, agent in there.items() if with_itself or host != scene.host]
         return _Audience(
             tuple(agent.host for agent in found if agent.language is Language.UPSTREAM),
             tuple(agent.host for agent in found if agent.language is Language.OURS),
@@ -289,6 +377,10 @@ class Publisher:
 
 def _key(view: View) -> str:
     return key_of(view.port_id, None if view.kind is Kind.ORDINARY else view.host)
+
+
+def _pairs(places: Iterable[Located]) -> list[Pair]:
+    return [(place.mac, ip) for place in places for ip in place.ips]
 
 
 def _presence(place: Located) -> Presence:

@@ -8,6 +8,8 @@ ports is one UNION over the three ways in which a port can be at a host:
 * HA: on every host whose L3 agent the router is scheduled to (``ha_router_agent_port_bindings``),
   once one of them has become active, which is when the port is bound. It stays there whatever its
   status: DOWN and BUILD are stages of every failover.
+
+Which segment it is bound to (``ml2_port_binding_levels``) is asked only where there is a choice.
 """
 
 import ipaddress
@@ -32,6 +34,7 @@ from ovs_l2pop.messages import Segment
 from ovs_l2pop.neutron.protocol import EXTENSION
 from ovs_l2pop.neutron.server.agents import AgentRow
 from ovs_l2pop.neutron.server.decisions import ACTIVE, BUILD, Kind
+from ovs_l2pop.neutron.server.segments import NetworkSegment
 
 _HA_OWNERS = (n_const.DEVICE_OWNER_HA_REPLICATED_INT, n_const.DEVICE_OWNER_ROUTER_SNAT)
 
@@ -76,13 +79,6 @@ class Located(NamedTuple):
     bound: bool
 
 
-class HostNetwork(NamedTuple):
-    """A network that a host has a port in."""
-
-    network_id: str
-    segment: Segment
-
-
 def is_ha_router(router_id: str) -> bool:
     """Whether the router is highly available."""
     model = l3_attrs.RouterExtraAttributes
@@ -98,12 +94,11 @@ def agents_of(host: str) -> tuple[list[AgentRow], bool]:
     any_ours = sa.exists().where(other.configurations.like(f'%"{EXTENSION}"%'))
     # The host may have no agent: the outer join keeps the row that answers the second question.
     one = sa.select(any_ours.label("ours")).subquery()
-    statement = sa.select(
-        _Agent.host, _Agent.configurations, _Agent.heartbeat_timestamp, one.c.ours
-    ).select_from(one.outerjoin(_Agent, _Agent.host == host))
-    rows = _fetch(statement)
-    found = [AgentRow(row[0], row[1], row[2]) for row in rows if row[0] is not None]
-    return found, any(row[3] for row in rows)
+    columns = (_Agent.host, _Agent.configurations, _Agent.heartbeat_timestamp, _Agent.id)
+    source = one.outerjoin(_Agent, _Agent.host == host)
+    rows = _fetch(sa.select(*columns, one.c.ours).select_from(source))
+    found = [AgentRow(*row[:4]) for row in rows if row[0] is not None]
+    return found, any(row[4] for row in rows)
 
 
 def agents_on(hosts: Iterable[str]) -> list[AgentRow]:
@@ -116,9 +111,13 @@ def agents_on(hosts: Iterable[str]) -> list[AgentRow]:
     return [AgentRow(*row) for row in rows]
 
 
-def agents_in(network_id: str) -> list[AgentRow]:
-    """Agents of all hosts that have a port in the network which is up or on its way up."""
-    arms = _arms([_Port.network_id == network_id], versions=False)[:3]
+def agents_in(where: NetworkSegment, *, disabled: bool) -> list[AgentRow]:
+    """Agents of all hosts that have a port there which is up or on its way up.
+
+    :param disabled: also where there is only one that is administratively down. It is still plugged
+        in, and its agent keeps what it knows of the network.
+    """
+    arms = _arms(where, versions=False, disabled=disabled)[:3]
     hosts = sa.union(*(arm.with_only_columns(arm.selected_columns.host) for arm in arms))
     # A join, not IN: MariaDB evaluates a UNION inside IN once for each agent (34 s for 1,000).
     there = hosts.subquery()
@@ -127,49 +126,54 @@ def agents_in(network_id: str) -> list[AgentRow]:
     return [AgentRow(*row) for row in rows]
 
 
-def ports_in(network_id: str, *, allowed: bool = False) -> list[Located]:
-    """Ports that are present in a network; with the addresses that they may use besides."""
-    return _located(_arms([_Port.network_id == network_id])[: 4 if allowed else 3])
+def ports_in(where: NetworkSegment, *, allowed: bool = False) -> list[Located]:
+    """Ports that are present there; with the addresses that they may use besides."""
+    return _located(_arms(where)[: 4 if allowed else 3])
 
 
-def ports_at(host: str, network_id: str) -> list[Located]:
-    """Ports that are present in a network at a host."""
-    return _located(_arms([_Port.network_id == network_id], lambda at: at == host)[:3])
+def ports_at(host: str, where: NetworkSegment, *, allowed: bool = False) -> list[Located]:
+    """Ports that are present there at a host; with the addresses that they may use besides."""
+    return _located(_arms(where, lambda at: at == host)[: 4 if allowed else 3])
 
 
-def ports_off(host: str, network_id: str) -> list[Located]:
-    """Ports that are present in a network at other hosts; revision and age are left out."""
-    where = [_Port.network_id == network_id]
+def ports_off(host: str, where: NetworkSegment) -> list[Located]:
+    """Ports that are present there at other hosts; revision and age are left out."""
     return _located(_arms(where, lambda at: at != host, versions=False)[:3])
 
 
-def port(port_id: str) -> list[Located]:
+def port(port_id: str, where: NetworkSegment) -> list[Located]:
     """All places of a port, also where it is not present; none at all if it was deleted."""
-    return _located(_arms([_Port.id == port_id], present=False))
+    return _located(_arms(where, port_id=port_id))
 
 
-def networks_of(host: str) -> list[HostNetwork]:
-    """Networks that a host has a port in, up or not, bound or about to be (live migration)."""
-    columns = (_Port.network_id, _SegmentRow.network_type, _SegmentRow.segmentation_id)
-    segment = _Level.segment_id == _SegmentRow.id
-    bound = (
-        sa.select(*columns)
-        .select_from(_Port)
-        .join(_Level, _Level.port_id == _Port.id)
-        .join(_SegmentRow, segment)
-        .where(_Level.host == host)
+def segments_of(host: str) -> list[NetworkSegment]:
+    """Where a host has a port, up or not, bound or about to be (live migration)."""
+    sibling = orm.aliased(_SegmentRow)
+    columns = (
+        _SegmentRow.network_id,
+        _SegmentRow.network_type,
+        _SegmentRow.segmentation_id,
+        _SegmentRow.id,
+        sa.exists()
+        .where(sibling.network_id == _SegmentRow.network_id, sibling.id != _SegmentRow.id)
+        .label("several"),
     )
+    source = sa.select(*columns).select_from(_Level)
+    bound = source.where(_Level.host == host)
     scheduled = (
-        sa.select(*columns)
-        .select_from(_Port)
+        source.join(_Port, _Port.id == _Level.port_id)
         .join(_Scheduled, _Scheduled.router_id == _Port.device_id)
         .join(_Agent, _Agent.id == _Scheduled.l3_agent_id)
-        .join(_Level, _Level.port_id == _Port.id)
-        .join(_SegmentRow, segment)
         .where(_Agent.host == host, _Port.device_owner.in_(_HA_OWNERS))
     )
-    rows = _fetch(sa.union(bound, scheduled))
-    return [HostNetwork(row[0], Segment(row[1], row[2])) for row in rows if row[2] is not None]
+    segment = _SegmentRow.id == _Level.segment_id
+    arms = (arm.join(_SegmentRow, segment).where(_is_bottom(_Level)) for arm in (bound, scheduled))
+    rows = _fetch(sa.union(*arms))
+    return [
+        NetworkSegment(network_id, Segment(kind, number), row if several else None)
+        for network_id, kind, number, row, several in rows
+        if number is not None
+    ]
 
 
 def ha_hosts(router_id: str) -> list[str]:
@@ -184,23 +188,31 @@ def ha_hosts(router_id: str) -> list[str]:
 
 
 def _arms(
-    where: Sequence[Any],
+    where: NetworkSegment,
     at: Callable[[Any], Any] | None = None,
     *,
-    present: bool = True,
+    port_id: str | None = None,
     versions: bool = True,
+    disabled: bool = False,
 ) -> list[Any]:
     """The three SELECTs of places, and a fourth of allowed addresses.
 
     :param at: a condition on the host.
-    :param present: leave out places where the port is not present.
+    :param port_id: this port only, but also places where it is not present.
     :param versions: find out the ports' revisions and ages, at the price of one more table.
+    :param disabled: take in what is bound, but administratively down.
     """
+    present = port_id is None
     revision: Any = sa.literal(0)
     changed: Any = _NOTHING
     if versions:
         revision = _Standard.revision_number
         changed = sa.func.coalesce(_Standard.updated_at, _Standard.created_at)
+    # Aliases, since the union of arms is one statement.
+    level = orm.aliased(_Level)
+    enabled: Any = _Port.admin_state_up
+    if where.row is not None and not present:
+        enabled = sa.and_(enabled, level.port_id.is_not(None))
 
     def columns(arm: int, host: Any, status: Any, ip: Any) -> list[Any]:
         return [
@@ -209,7 +221,7 @@ def _arms(
             host.label("host"),
             _Port.device_owner.label("owner"),
             status.label("status"),
-            _Port.admin_state_up.label("admin"),
+            (_Port.admin_state_up if arm == _ALLOWED else enabled).label("enabled"),
             _Port.mac_address.label("mac"),
             ip.label("ip"),
             revision.label("revision"),
@@ -220,41 +232,74 @@ def _arms(
         source = sa.select(*columns(arm, host, status, ip)).select_from(_Port)
         return source.join(_Standard, standard) if versions else source
 
+    def inside(source: Any, host: Any) -> Any:
+        """Whose binding to the host is in the segment."""
+        if where.row is None:
+            return source
+        bound = sa.and_(
+            level.port_id == _Port.id,
+            level.host == host,
+            level.segment_id == where.row,
+            _is_bottom(level),
+        )
+        return source.join(level, bound, isouter=not present)
+
     standard = _Standard.id == _Port.standard_attr_id
     is_distributed = _Port.device_owner == n_const.DEVICE_OWNER_DVR_INTERFACE
     is_ha = _Port.device_owner == n_const.DEVICE_OWNER_HA_REPLICATED_INT
     active_binding = sa.and_(_Bound.port_id == _Port.id, _Bound.status == ACTIVE)
 
-    bound = (
-        places(_BOUND, _Bound.host, _Port.status, _Address.ip_address)
-        .join(_Bound, active_binding, isouter=not present)
-        .outerjoin(_Address, _Address.port_id == _Port.id)
-        .where(sa.not_(is_distributed))
+    bound = inside(
+        places(_BOUND, _Bound.host, _Port.status, _Address.ip_address).join(
+            _Bound, active_binding, isouter=not present
+        ),
+        _Bound.host,
     )
-    distributed = (
+    bound = bound.outerjoin(_Address, _Address.port_id == _Port.id).where(sa.not_(is_distributed))
+    distributed = inside(
         places(_DISTRIBUTED, _Distributed.host, _Distributed.status)
         .join(_Distributed, _Distributed.port_id == _Port.id)
-        .where(is_distributed, _Distributed.host != "")
+        .where(is_distributed, _Distributed.host != ""),
+        _Distributed.host,
     )
-    scheduled = (
+    # A standby host is in the segment that the active one is in.
+    scheduled = inside(
         places(_HA, _Agent.host, _Port.status)
         .join(_Scheduled, _Scheduled.router_id == _Port.device_id)
         .join(_Agent, _Agent.id == _Scheduled.l3_agent_id)
         .join(_Bound, sa.and_(active_binding, _Bound.host != ""))
-        .where(_Port.device_owner.in_(_HA_OWNERS))
+        .where(_Port.device_owner.in_(_HA_OWNERS)),
+        _Bound.host,
     )
     allowed = places(_ALLOWED, _NOTHING, _Port.status, _Allowed.ip_address).join(
         _Allowed, _Allowed.port_id == _Port.id
     )
-    if present:
-        bound = bound.where(_Bound.host != "", sa.or_(_Port.status.in_(_UP), is_ha))
-        distributed = distributed.where(_Distributed.status.in_(_UP))
-        where = [*where, _Port.admin_state_up.is_(sa.true())]
+    conditions = [_Port.network_id == where.network_id]
+    if not present:
+        conditions = [_Port.id == port_id]
+    else:
+        off = _Port.admin_state_up.is_(sa.false())
+        bound = bound.where(_Bound.host != "", sa.or_(_Port.status.in_(_UP), is_ha, off))
+        distributed = distributed.where(sa.or_(_Distributed.status.in_(_UP), off))
+        if not disabled:
+            conditions.append(sa.not_(off))
     if at is not None:
         bound = bound.where(at(_Bound.host))
         distributed = distributed.where(at(_Distributed.host))
         scheduled = scheduled.where(at(_Agent.host))
-    return [arm.where(*where) for arm in (bound, distributed, scheduled, allowed)]
+    return [arm.where(*conditions) for arm in (bound, distributed, scheduled, allowed)]
+
+
+def _is_bottom(level: Any) -> Any:
+    """Whether a port's level is the one that its host speaks (hierarchical binding has several)."""
+    deeper = orm.aliased(_Level)
+    return sa.not_(
+        sa.exists().where(
+            deeper.port_id == level.port_id,
+            deeper.host == level.host,
+            deeper.level > level.level,
+        )
+    )
 
 
 def _located(arms: Sequence[Any]) -> list[Located]:
@@ -281,7 +326,7 @@ def _group(rows: Sequence[Any]) -> list[Located]:
         places.setdefault((port_id, host or ""), row)
     found = []
     for (port_id, host), row in places.items():
-        arm, _, _, owner, status, admin, mac, _, revision, changed = row
+        arm, _, _, owner, status, enabled, mac, _, revision, changed = row
         if arm == _DISTRIBUTED:
             kind = Kind.DISTRIBUTED
         elif port_id in ha or owner == n_const.DEVICE_OWNER_HA_REPLICATED_INT:
@@ -294,7 +339,7 @@ def _group(rows: Sequence[Any]) -> list[Located]:
                 host,
                 kind,
                 status == ACTIVE,
-                bool(admin and host) and (kind is Kind.HA or status in _UP),
+                bool(enabled and host) and (kind is Kind.HA or status in _UP),
                 mac,
                 revision,
                 0.0 if changed is None else (now - changed).total_seconds(),

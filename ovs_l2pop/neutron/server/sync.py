@@ -11,10 +11,11 @@ from typing import Any
 import oslo_messaging
 from oslo_log import log as logging
 
-from ovs_l2pop.messages import Segment
+from ovs_l2pop.messages import MAX_SEGMENT_ID, Segment
 from ovs_l2pop.neutron import protocol
 from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, PortState
 from ovs_l2pop.neutron.server import agents, queries, states
+from ovs_l2pop.neutron.server.segments import NetworkSegment
 
 LOG = logging.getLogger(__name__)
 
@@ -63,21 +64,29 @@ class Gallery:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._lock = threading.Lock()
-        self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        self._pictures: OrderedDict[NetworkSegment, Picture] = OrderedDict()
+        # Who asks while a picture is being made waits for that one.
+        self._making = [threading.Lock() for _ in range(_KEPT)]
 
-    def picture(self, network_id: str) -> Picture:
+    def picture(self, where: NetworkSegment) -> Picture:
         """A fresh one."""
-        now = self.clock()
+        with self._making[hash(where) % _KEPT]:
+            return self._fresh(where) or self._make(where)
+
+    def _fresh(self, where: NetworkSegment) -> Picture | None:
         with self._lock:
-            picture = self._pictures.get(network_id)
-        if picture is not None and picture.taken_at > now - _FRESH:
-            return picture
-        places = queries.ports_in(network_id, allowed=True)
+            picture = self._pictures.get(where)
+        stale = picture is None or picture.taken_at <= self.clock() - _FRESH
+        return None if stale else picture
+
+    def _make(self, where: NetworkSegment) -> Picture:
+        taken_at = self.clock()
+        places = queries.ports_in(where, allowed=True)
         vteps = agents.by_host(queries.agents_on({place.host for place in places}))
-        picture = Picture.of(states.states(places, vteps), now)
+        picture = Picture.of(states.states(places, vteps), taken_at)
         with self._lock:
-            self._pictures[network_id] = picture
-            self._pictures.move_to_end(network_id)
+            self._pictures[where] = picture
+            self._pictures.move_to_end(where)
             if len(self._pictures) > _KEPT:
                 self._pictures.popitem(last=False)
         return picture
@@ -98,16 +107,22 @@ class SyncEndpoint:
 
         :raises ProtocolError: ``cursor`` is not one.
         """
-        known = {network.network_id: network.segment for network in queries.networks_of(host)}
+        # A host takes part in one segment of a network: of several that it has ports in, the first.
+        found = sorted(queries.segments_of(host), reverse=True)
+        known = {
+            where.network_id: where
+            for where in found
+            if where.segment.network_type in MAX_SEGMENT_ID
+        }
         agent = agents.by_host(queries.agents_of(host)[0]).get(host)
         own_vtep = "" if agent is None else agent.vtep
         started = self._gallery.clock()
         answer = _Composer(protocol.parse_cursor(cursor), started)
         for network_id in sorted(networks):
-            segment = known.get(network_id)
-            if segment is not None and answer.wants(network_id):
-                picture = self._gallery.picture(network_id)
-                if not answer.add(network_id, segment, picture, own_vtep, networks[network_id]):
+            where = known.get(network_id)
+            if where is not None and answer.wants(network_id):
+                picture = self._gallery.picture(where)
+                if not answer.add(where, picture, own_vtep, networks[network_id]):
                     break
         gone = tuple(sorted(set(networks) - set(known))) if cursor is None else ()
         LOG.debug("sync of host %s: %s", host, answer)
@@ -132,10 +147,9 @@ class _Composer:
     def wants(self, network_id: str) -> bool:
         return self._start is None or network_id >= self._start[0]
 
-    def add(
-        self, network_id: str, segment: Segment, picture: Picture, own_vtep: str, digest: str
-    ) -> bool:
+    def add(self, where: NetworkSegment, picture: Picture, own_vtep: str, digest: str) -> bool:
         """Take in a network; False when there is no room for more."""
+        network_id, segment, _ = where
         self._oldest = min(self._oldest, picture.taken_at)
         after = ""
         if self._start is not None and self._start[0] == network_id:
