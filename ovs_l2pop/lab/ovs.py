@@ -19,7 +19,7 @@ START_TIMEOUT = 15.0
 EXPECTED_WARNINGS = {
     r"fatal_signal(\([^|]*\))?\|WARN\|terminating with signal": "the laboratory ends it so",
     # With tens of milliseconds of its own it would be the switch's doing.
-    r"timeval\|WARN\|Unreasonably long \d+ms poll interval \(\dms user, \dms sys": "the machine paused",
+    r"timeval\|WARN\|Unreasonably long \d+ms poll interval \(\dms user, \dms s": "a paused machine",
     r"timeval\|WARN\|(context switches|faults|disk):": "further lines of the same",
 }
 """Patterns of log lines to be expected, each with the reason; a healthy start prints none."""

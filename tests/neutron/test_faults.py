@@ -27,7 +27,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
         ours=mock.Mock(side_effect=oslo_messaging.MessageDeliveryFailure("away")),
     ),
     "a host has a strange report": lambda: mock.patch.object(
-        queries, "agents_of", side_effect=KeyError("strange")
+        queries, "host", side_effect=KeyError("strange")
     ),
 }
 
@@ -39,8 +39,8 @@ class TestFaults(Cloud):
         pass
 
     def test_no_hook_raises(self) -> None:
-        self.port_on("B", up=True)
-        self.port_on("C", up=True)
+        for host in "BCD":
+            self.port_on(host, up=True)
         distributed = self.dvr_interface("AB")
         available = self.ha_interface(self.ha_router("AB"), "A")
         for fault, inject in FAULTS.items():

@@ -9,9 +9,13 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
-from cloud_helpers import FLOODING, Body, Cloud, upstream_to
+from cloud_helpers import FLOODING, Body, Cloud, OurHost, upstream_to
+from cost_helpers import fill, metered
 from neutron_lib.plugins import constants as plugin_constants
 from neutron_lib.plugins import directory
+
+from ovs_l2pop.neutron.protocol import Update
+from ovs_l2pop.neutron.server.sync import SyncEndpoint
 
 
 class _L3:
@@ -108,6 +112,52 @@ class OpenRows(Cloud):
         assert len(upstream_to(self.sent(), "A")) == 1
         self.wire(ports, "A", refresh=True)  # and once again
         assert len(upstream_to(self.sent(), "A")) == 1
+
+    def test_s32_agent_that_was_cut_off(self) -> None:
+        """When it is back it looks at all of its ports again, but asks for no tables."""
+        stays, goes = (self.port_on("B", up=True) for _ in range(2))
+        ports = [self.port_on("A", up=True) for _ in range(3)]
+        history = self.sent()
+        self.delete(goes)
+        comes = self.port_on("C", up=True)
+        self.sent()  # lost
+        if self.driver_name == "ovs_l2pop":
+            a = OurHost("A", self.vtep("A"))
+            a.replica.use(self.net)
+            a.sync(SyncEndpoint())
+            unicast = {mac: vtep for mac, _, vtep in a.entries if mac != FLOODING[0]}
+        else:
+            self.wire(ports, "A")
+            unicast = self.stock_state("A", [*history, *self.sent()]).unicast
+        assert unicast == {
+            stays["mac_address"]: self.vtep("B"),
+            comes["mac_address"]: self.vtep("C"),
+        }
+
+    def test_s37_s38_cost_of_a_table(self) -> None:
+        """Statements do not grow with ports, nor does decoding with hosts times ports."""
+        port = self.port_on("A")
+        fill(self, 40, 15)
+        held = self.hold()
+        with mock.patch.object(self.callbacks, "notify_l2pop_port_wiring"):
+            self.up(port, "A")
+        self.release()
+        with metered() as meter:
+            for call in held:
+                call()
+        assert len(upstream_to(self.sent(), "A")) == 1
+        assert meter.statements <= 5
+        assert meter.decoded <= 42
+
+    def test_s42_allowed_addresses_are_told(self) -> None:
+        self.register("B", self.vtep("B"), ours=True)
+        self.port_on("B", up=True)
+        port = self.port_on("A", up=True)
+        self.sent()
+        self.update(port, allowed_address_pairs=[{"ip_address": "10.0.0.77"}])
+        (cast,) = self.sent()
+        ((state,),) = [Update.from_wire(cast.body).ports]
+        assert state.allowed == ("10.0.0.77",)
 
     def test_s34_one_message_for_a_port_that_comes_up(self) -> None:
         self.port_on("B", up=True)

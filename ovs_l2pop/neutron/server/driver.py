@@ -7,7 +7,7 @@ failed the hosts that ask will get it with their next ``sync``.
 
 import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from neutron.plugins.ml2 import managers
@@ -123,10 +123,9 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         before = _view(original, context.original_host, told)
         after = _view(port, context.host, port["status"])
         if (before.status, after.status) == (ACTIVE, BUILD):
-            for where in _bound(context):
-                self._publisher.rewiring(after, where)
+            self._publisher.rewiring(after)
         for step in decide(before, after):
-            for where in _left(context) if step.view is before else _bound(context):
+            for where in _left(context) if step.view is before else [None]:
                 self._publisher.publish(step, where)
 
     @_harmless
@@ -194,11 +193,10 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
             return
         after = _view(context.current, context.host, context.status)
         was = {ACTIVE: BUILD, BUILD: ACTIVE}.get(after.status, ACTIVE)
-        for where in _bound(context):
-            if after.status == BUILD:
-                self._publisher.rewiring(after, where)
-            for step in decide(_view(context.current, context.host, was), after):
-                self._publisher.publish(step, where)
+        if after.status == BUILD:
+            self._publisher.rewiring(after)
+        for step in decide(_view(context.current, context.host, was), after):
+            self._publisher.publish(step)
 
     def _agent_changed(self, before: Any, host: str = "", agent_id: str = "") -> None:
         """:param before: the agent's row as it was; if None, its host and id."""
@@ -208,7 +206,7 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
             text = json.dumps(dict(before.configurations))
             heartbeat = before.heartbeat_timestamp.replace(tzinfo=None)
             was.append(agents.AgentRow(host, text, heartbeat))
-        rows, _ = queries.agents_of(host)
+        rows = queries.host(host).agents
         was += [row for row in rows if row.agent_id != agent_id]
         self._publisher.host_changed(agents.by_host(was).get(host), agents.by_host(rows).get(host))
 
@@ -268,10 +266,15 @@ def _bound(context: Any) -> list[NetworkSegment]:
     return _segments(context, [context.bottom_bound_segment])
 
 
-def _left(context: Any) -> list[NetworkSegment]:
-    """The segment that the port was bound to; where nobody knows any more, those that it may be."""
+def _left(context: Any) -> Sequence[NetworkSegment | None]:
+    """The segment that the port was bound to, as :meth:`Publisher.publish` takes it.
+
+    Where nobody knows any more, those that it may be.
+    """
     if _activated(context):
         return _segments(context, context.network.network_segments)
+    if (context.host, context.vif_type) == (context.original_host, context.original_vif_type):
+        return [None]  # it still is; the context would read the whole network to say so
     return _segments(context, [context.original_bottom_bound_segment])
 
 

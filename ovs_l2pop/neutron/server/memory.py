@@ -15,7 +15,7 @@ serves all ports that were there when it was made: a burst of any size costs one
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ SETTLED = 60.0
 #: Seconds for which one table answers requests of several ports for it.
 _SERVED = 120.0
 
-#: Pairs of host and network segment to remember. One that is forgotten costs a table too many.
+#: (host, network) pairs to remember. A pair that is forgotten costs one table too many.
 _SIZE = 50_000
 
 
@@ -56,73 +56,73 @@ class Memory:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._places: OrderedDict[tuple[str, Hashable], _Place] = OrderedDict()
+        self._places: OrderedDict[tuple[str, str], _Place] = OrderedDict()
 
-    def is_in(self, host: str, where: Hashable, present: Iterable[Presence], but: str) -> bool:
+    def is_in(self, host: str, network_id: str, present: Iterable[Presence], but: str) -> bool:
         """Whether a port other than ``but`` vouches that the host is in the network."""
         with self._lock:
-            place = self._places.get((host, where), _Place())
+            place = self._places.get((host, network_id), _Place())
             return any(
                 port.age > SETTLED or place.announced.get(port.key) == port.revision
                 for port in present
                 if port.active and port.key != but
             )
 
-    def owes_table(self, host: str, where: Hashable) -> bool:
+    def owes_table(self, host: str, network_id: str) -> bool:
         """Whether the network was empty elsewhere when the host came in."""
         with self._lock:
-            place = self._places.get((host, where))
+            place = self._places.get((host, network_id))
             return place is not None and not place.tabled
 
-    def has_announced(self, host: str, where: Hashable, port: Presence) -> bool:
+    def has_announced(self, host: str, network_id: str, port: Presence) -> bool:
         """Whether this process announced the port as it is now."""
         with self._lock:
-            place = self._places.get((host, where))
+            place = self._places.get((host, network_id))
             return place is not None and place.announced.get(port.key) == port.revision
 
     def announced(
-        self, host: str, where: Hashable, own: Iterable[Presence], others: Iterable[Presence]
+        self, host: str, network_id: str, own: Iterable[Presence], others: Iterable[Presence]
     ) -> None:
         """A port has been told to others, and with it that the host is there with those."""
         with self._lock:
-            place = self._place(host, where)
+            place = self._place(host, network_id)
             place.announced.update((port.key, port.revision) for port in others if port.active)
             place.announced.update((port.key, port.revision) for port in own)
 
-    def sent_table(self, host: str, where: Hashable, present: Iterable[Presence]) -> None:
+    def sent_table(self, host: str, network_id: str, present: Iterable[Presence]) -> None:
         """The host has got the table, made when these were there."""
         with self._lock:
-            place = self._place(host, where)
+            place = self._place(host, network_id)
             place.tabled = True
             place.served = {port.key for port in present}
             place.served_until = self._clock() + _SERVED
 
-    def take_served(self, host: str, where: Hashable, key: str) -> bool:
+    def take_served(self, host: str, network_id: str, key: str) -> bool:
         """Whether a port that asks for the table has just got it with another's. Once a table."""
         with self._lock:
-            place = self._places.get((host, where))
+            place = self._places.get((host, network_id))
             if place is None or place.served_until < self._clock() or key not in place.served:
                 return False
             place.served.discard(key)
             return True
 
-    def forget(self, host: str, where: Hashable, key: str) -> None:
+    def forget(self, host: str, network_id: str, key: str) -> None:
         """The port is being wired anew, or gone."""
         with self._lock:
-            place = self._places.get((host, where))
+            place = self._places.get((host, network_id))
             if place is not None:
                 place.announced.pop(key, None)
                 if not place.announced:
-                    del self._places[host, where]
+                    del self._places[host, network_id]
 
-    def leave(self, host: str, where: Hashable) -> None:
+    def leave(self, host: str, network_id: str) -> None:
         """The host is out of the network."""
         with self._lock:
-            self._places.pop((host, where), None)
+            self._places.pop((host, network_id), None)
 
-    def _place(self, host: str, where: Hashable) -> _Place:
-        place = self._places.setdefault((host, where), _Place())
-        self._places.move_to_end((host, where))
+    def _place(self, host: str, network_id: str) -> _Place:
+        place = self._places.setdefault((host, network_id), _Place())
+        self._places.move_to_end((host, network_id))
         if len(self._places) > _SIZE:
             self._places.popitem(last=False)
         return place

@@ -70,9 +70,12 @@ class Publisher:
         self._notifier = notifier
         self._memory = memory
 
-    def publish(self, step: Step, where: NetworkSegment, *, deleted: bool = False) -> None:
+    def publish(
+        self, step: Step, where: NetworkSegment | None = None, *, deleted: bool = False
+    ) -> None:
         """Tell everyone who needs to know of the step.
 
+        :param where: None for the segment that the port is bound to.
         :param deleted: the port is not in the database any more.
         """
         scene = self._scene(step.view, where)
@@ -119,13 +122,13 @@ class Publisher:
         scene = self._scene(view, where)
         if scene is None or scene.agent.language is not Language.UPSTREAM:
             return
-        if not self._memory.take_served(view.host, where, _key(view)):
+        if not self._memory.take_served(view.host, view.network_id, _key(view)):
             here = queries.ports_at(view.host, where)
             self._send_table(scene, [_presence(place) for place in here], _key(view))
 
-    def rewiring(self, view: View, where: NetworkSegment) -> None:
+    def rewiring(self, view: View) -> None:
         """The port's agent looks at it anew; it may be that all of its host is."""
-        self._memory.forget(view.host, where, _key(view))
+        self._memory.forget(view.host, view.network_id, _key(view))
 
     def host_changed(self, before: Agent | None, after: Agent | None) -> None:
         """A host that may have ports is no VTEP any more, or is one again, or another."""
@@ -144,7 +147,7 @@ class Publisher:
                 continue
             presences = [_presence(place) for place in here]
             audience = self._audience(scene, self._send_table(scene, presences))
-            self._memory.announced(agent.host, scene.where, (), presences)
+            self._memory.announced(agent.host, scene.where.network_id, (), presences)
             up = [place for place in here if place.active or place.kind is Kind.HA]
             if up:
                 self._cast("add_fdb_entries", scene, [FLOODING, *_pairs(up)], audience)
@@ -159,7 +162,7 @@ class Publisher:
         """
         for scene in self._scenes(agent):
             here = queries.ports_at(agent.host, scene.where)
-            self._memory.leave(agent.host, scene.where)
+            self._memory.leave(agent.host, scene.where.network_id)
             if here:
                 pairs = [FLOODING, *_pairs(here)]
                 self._cast("remove_fdb_entries", scene, pairs, self._audience(scene, disabled=True))
@@ -168,7 +171,7 @@ class Publisher:
         key = _key(view)
         here = [_presence(p) for p in queries.ports_at(view.host, scene.where)]
         own = [port for port in here if port.key == key]
-        memory, at = self._memory, (view.host, scene.where)
+        memory, at = self._memory, (view.host, view.network_id)
         if unless_announced:
             # Wired is not yet up where another part of the port (DHCP) is still being made.
             up = [port for port in own if port.active or view.kind is Kind.HA]
@@ -190,7 +193,7 @@ class Publisher:
             self._cast_change(scene, view.pairs, tuple(_pairs(now)), audience)
 
     def _vanish(self, view: View, scene: _Scene, deleted: bool) -> None:
-        self._memory.forget(view.host, scene.where, _key(view))
+        self._memory.forget(view.host, view.network_id, _key(view))
         if view.kind is Kind.HA:
             self._vanish_ha(view, scene)
             return
@@ -263,19 +266,20 @@ class Publisher:
         """
         if scene.agent.language is not Language.UPSTREAM:
             return None
-        there = queries.ports_off(scene.host, scene.where)
-        vteps = agents.by_host(queries.agents_on({place.host for place in there}))
+        rows = queries.table_for(scene.host, scene.where)
+        vteps = agents.by_host(queries.agents_on({host for host, _, _ in rows}))
         ports: dict[str, list[Pair]] = {}
-        for place in there:
-            vtep = vteps.get(place.host)
-            if vtep is not None and (place.active or place.kind is Kind.HA):
-                ports.setdefault(vtep.vtep, [FLOODING]).extend(_pairs([place]))
+        for host, mac, ip in rows:
+            if host in vteps:
+                pairs = ports.setdefault(vteps[host].vtep, [FLOODING])
+                if ip is not None:
+                    pairs.append((mac, ip))
         ports.pop(scene.agent.vtep, None)
         if ports:
             for fdb in upstream.table(*scene.where[:2], ports.items()):
                 self._notifier.upstream("add_fdb_entries", fdb, [scene.host])
             served = [port for port in present if port.key != asked_by]
-            self._memory.sent_table(scene.host, scene.where, served)
+            self._memory.sent_table(scene.host, scene.where.network_id, served)
         return vteps
 
     def _cast(
@@ -328,21 +332,25 @@ class Publisher:
 
     # -- who ---------------------------------------------------------------------------------
 
-    def _scene(self, view: View, where: NetworkSegment) -> _Scene | None:
+    def _scene(self, view: View, where: NetworkSegment | None) -> _Scene | None:
         """:returns: None where the host takes no part in the segment."""
-        rows, mixed = queries.agents_of(view.host)
-        kind = where.segment.network_type
-        agent = agents.by_host(rows).get(view.host)
-        if agent is None and kind in MAX_SEGMENT_ID:
-            agent = agents.gone(view.host)
-        elif agent is None or kind not in agent.network_types:
-            LOG.debug("port %s: host %s has no VTEP for %s", view.port_id, view.host, kind)
+        about = queries.host(view.host, view.port_id if where is None else None)
+        where = where or about.bound
+        agent = agents.by_host(about.agents).get(view.host)
+        if where is not None:
+            kind = where.segment.network_type
+            if agent is None and kind in MAX_SEGMENT_ID:
+                agent = agents.gone(view.host)
+            elif agent is not None and kind not in agent.network_types:
+                agent = None
+        if where is None or agent is None:
+            LOG.debug("port %s: host %s has no VTEP for it", view.port_id, view.host)
             return None
-        return _Scene(where, view.host, agent, mixed)
+        return _Scene(where, view.host, agent, about.mixed)
 
     def _scenes(self, agent: Agent) -> Iterable[_Scene]:
         """All segments that a host takes part in."""
-        _, mixed = queries.agents_of(agent.host)
+        mixed = queries.host(agent.host).mixed
         for where in queries.segments_of(agent.host):
             if where.segment.network_type in agent.network_types:
                 yield _Scene(where, agent.host, agent, mixed)

@@ -36,6 +36,7 @@ from ovs_l2pop.neutron.server.agents import AgentRow
 from ovs_l2pop.neutron.server.decisions import ACTIVE, BUILD, Kind
 from ovs_l2pop.neutron.server.segments import NetworkSegment
 
+#: Owners of ports of HA routers: the first of no others, the second of ordinary ones, too.
 _HA_OWNERS = (n_const.DEVICE_OWNER_HA_REPLICATED_INT, n_const.DEVICE_OWNER_ROUTER_SNAT)
 
 #: A port's statuses with which it is present: BUILD is also a stage of its agent's restart.
@@ -79,6 +80,16 @@ class Located(NamedTuple):
     bound: bool
 
 
+class Host(NamedTuple):
+    """What is asked first of all."""
+
+    agents: list[AgentRow]
+    #: Whether any agent of the cloud speaks our protocol.
+    mixed: bool
+    #: The segment that a port of this host is bound to.
+    bound: NetworkSegment | None
+
+
 def is_ha_router(router_id: str) -> bool:
     """Whether the router is highly available."""
     model = l3_attrs.RouterExtraAttributes
@@ -86,19 +97,30 @@ def is_ha_router(router_id: str) -> bool:
     return bool(_fetch(found))
 
 
-def agents_of(host: str) -> tuple[list[AgentRow], bool]:
-    """Agents of a host, and whether any agent of the cloud speaks our protocol."""
+def host(name: str, port_id: str | None = None) -> Host:
+    """What is asked first of all.
+
+    :param port_id: a port whose segment is to be found out.
+    """
     # The column is JSON text. LIKE takes the name's underscore for any character; a match too many
     # only means casts by name instead of a fanout.
     other = orm.aliased(_Agent)
     any_ours = sa.exists().where(other.configurations.like(f'%"{EXTENSION}"%'))
     # The host may have no agent: the outer join keeps the row that answers the second question.
     one = sa.select(any_ours.label("ours")).subquery()
-    columns = (_Agent.host, _Agent.configurations, _Agent.heartbeat_timestamp, _Agent.id)
-    source = one.outerjoin(_Agent, _Agent.host == host)
-    rows = _fetch(sa.select(*columns, one.c.ours).select_from(source))
-    found = [AgentRow(*row[:4]) for row in rows if row[0] is not None]
-    return found, any(row[4] for row in rows)
+    source: Any = one.outerjoin(_Agent, _Agent.host == name)
+    columns = [_Agent.host, _Agent.configurations, _Agent.heartbeat_timestamp, _Agent.id]
+    columns.append(one.c.ours)
+    if port_id is not None:
+        bound = _segments().where(_Level.port_id == port_id, _Level.host == name).subquery()
+        source = source.outerjoin(bound, sa.true())
+        columns += bound.c
+    rows = _fetch(sa.select(*columns).select_from(source))
+    return Host(
+        [AgentRow(*row[:4]) for row in rows if row[0] is not None],
+        any(row[4] for row in rows),
+        _segment(rows[0][5:]) if port_id is not None and rows[0][5] is not None else None,
+    )
 
 
 def agents_on(hosts: Iterable[str]) -> list[AgentRow]:
@@ -136,9 +158,26 @@ def ports_at(host: str, where: NetworkSegment, *, allowed: bool = False) -> list
     return _located(_arms(where, lambda at: at == host)[: 4 if allowed else 3])
 
 
-def ports_off(host: str, where: NetworkSegment) -> list[Located]:
-    """Ports that are present there at other hosts; revision and age are left out."""
-    return _located(_arms(where, lambda at: at != host, versions=False)[:3])
+def table_for(host: str, where: NetworkSegment) -> list[tuple[str, str, str | None]]:
+    """What a host has to know of the others: host, MAC and IP of each address there.
+
+    No IP: only that the host is there. The narrowest of all queries, as the one with the most rows.
+    """
+    bound, distributed, scheduled, _ = _arms(where, lambda at: at != host, versions=False)
+    interface, snat = (_Port.device_owner == owner for owner in _HA_OWNERS)
+    of_ha_router = sa.exists().where(_Scheduled.router_id == _Port.device_id)
+    moves = sa.or_(interface, sa.and_(snat, of_ha_router))
+    address = sa.case((moves, _NOTHING), else_=_Address.ip_address)
+    arms = [
+        bound.where(sa.or_(_Port.status == ACTIVE, interface)),
+        distributed.where(_Distributed.status == ACTIVE),
+        scheduled,
+    ]
+    narrow = [
+        arm.with_only_columns(arm.selected_columns.host, _Port.mac_address, ip.label("ip"))
+        for arm, ip in zip(arms, (address, _NOTHING, _NOTHING), strict=True)
+    ]
+    return [(row[0], row[1], row[2]) for row in _fetch(sa.union_all(*narrow))]
 
 
 def port(port_id: str, where: NetworkSegment) -> list[Located]:
@@ -148,32 +187,15 @@ def port(port_id: str, where: NetworkSegment) -> list[Located]:
 
 def segments_of(host: str) -> list[NetworkSegment]:
     """Where a host has a port, up or not, bound or about to be (live migration)."""
-    sibling = orm.aliased(_SegmentRow)
-    columns = (
-        _SegmentRow.network_id,
-        _SegmentRow.network_type,
-        _SegmentRow.segmentation_id,
-        _SegmentRow.id,
-        sa.exists()
-        .where(sibling.network_id == _SegmentRow.network_id, sibling.id != _SegmentRow.id)
-        .label("several"),
-    )
-    source = sa.select(*columns).select_from(_Level)
-    bound = source.where(_Level.host == host)
+    bound = _segments().where(_Level.host == host)
     scheduled = (
-        source.join(_Port, _Port.id == _Level.port_id)
+        _segments()
+        .join(_Port, _Port.id == _Level.port_id)
         .join(_Scheduled, _Scheduled.router_id == _Port.device_id)
         .join(_Agent, _Agent.id == _Scheduled.l3_agent_id)
         .where(_Agent.host == host, _Port.device_owner.in_(_HA_OWNERS))
     )
-    segment = _SegmentRow.id == _Level.segment_id
-    arms = (arm.join(_SegmentRow, segment).where(_is_bottom(_Level)) for arm in (bound, scheduled))
-    rows = _fetch(sa.union(*arms))
-    return [
-        NetworkSegment(network_id, Segment(kind, number), row if several else None)
-        for network_id, kind, number, row, several in rows
-        if number is not None
-    ]
+    return [_segment(row) for row in _fetch(sa.union(bound, scheduled))]
 
 
 def ha_hosts(router_id: str) -> list[str]:
@@ -288,6 +310,31 @@ def _arms(
         distributed = distributed.where(at(_Distributed.host))
         scheduled = scheduled.where(at(_Agent.host))
     return [arm.where(*conditions) for arm in (bound, distributed, scheduled, allowed)]
+
+
+def _segments() -> Any:
+    """A SELECT of segments that ports are bound to, as :func:`_segment` takes them."""
+    sibling = orm.aliased(_SegmentRow)
+    several = sa.exists().where(
+        sibling.network_id == _SegmentRow.network_id, sibling.id != _SegmentRow.id
+    )
+    return (
+        sa.select(
+            _SegmentRow.network_id,
+            _SegmentRow.network_type,
+            _SegmentRow.segmentation_id,
+            _SegmentRow.id.label("row"),
+            several.label("several"),
+        )
+        .select_from(_Level)
+        .join(_SegmentRow, _SegmentRow.id == _Level.segment_id)
+        .where(_is_bottom(_Level), _SegmentRow.segmentation_id.is_not(None))
+    )
+
+
+def _segment(row: Sequence[Any]) -> NetworkSegment:
+    network_id, network_type, number, row_id, several = row
+    return NetworkSegment(network_id, Segment(network_type, number), row_id if several else None)
 
 
 def _is_bottom(level: Any) -> Any:

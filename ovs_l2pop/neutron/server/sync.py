@@ -114,7 +114,7 @@ class SyncEndpoint:
             for where in found
             if where.segment.network_type in MAX_SEGMENT_ID
         }
-        agent = agents.by_host(queries.agents_of(host)[0]).get(host)
+        agent = agents.by_host(queries.host(host).agents).get(host)
         own_vtep = "" if agent is None else agent.vtep
         started = self._gallery.clock()
         answer = _Composer(protocol.parse_cursor(cursor), started)
