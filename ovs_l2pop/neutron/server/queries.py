@@ -116,10 +116,11 @@ def host(name: str, port_id: str | None = None) -> Host:
         source = source.outerjoin(bound, sa.true())
         columns += bound.c
     rows = _fetch(sa.select(*columns).select_from(source))
+    segments = [_segment(row[5:]) for row in rows if row[5:] and row[5] is not None]
     return Host(
         [AgentRow(*row[:4]) for row in rows if row[0] is not None],
         any(row[4] for row in rows),
-        _segment(rows[0][5:]) if port_id is not None and rows[0][5] is not None else None,
+        segments[0] if segments else None,
     )
 
 
