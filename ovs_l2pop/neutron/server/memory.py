@@ -23,8 +23,9 @@ from typing import NamedTuple
 #: differ by some of it.
 SETTLED = 60.0
 
-#: Seconds for which one table answers requests of several ports for it.
-_SERVED = 120.0
+#: Seconds for which one table answers requests of several ports for it: an agent reports up to 20
+#: in one call. Not longer: after a restart it asks again, and in earnest.
+_SERVED = 5.0
 
 #: (host, network) pairs to remember. A pair that is forgotten costs one table too many.
 _SIZE = 50_000
