@@ -83,14 +83,15 @@ class Cost(Cloud):
         self._name = name
         action()
 
-    def _metered(self, what: str, real: Callable[..., None]) -> Callable[..., None]:
+    def _metered(self, what: str, real: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(real)
-        def call(*args: Any, **kwargs: Any) -> None:
+        def call(*args: Any, **kwargs: Any) -> Any:
             gc.collect()  # what was made for the test is not to be looked through now
             with metered() as meter:
-                real(*args, **kwargs)
+                answer = real(*args, **kwargs)
             name = f"{self._name}: {what}"
             self.meters[name] = min(meter, self.meters.get(name, meter), key=lambda m: m.cpu)
+            return answer
 
         self._name = "cold"
         return call

@@ -276,6 +276,20 @@ class OpenRows(Cloud):
 class TestOurs(OpenRows):
     __test__ = True
 
+    def test_port_deleted_before_anyone_hears_that_it_is_down(self) -> None:
+        """The database doesn't name its segment any more. Upstream tells with the deletion."""
+        self.port_on("B", up=True)
+        port = self.port_on("A", up=True)
+        base = self.sent()
+        held = self.hold()
+        self.down(port, "A")
+        self.release()
+        self.delete(port)
+        for call in held:
+            call()
+        b = self.stock_state("B", [*base, *self.sent()])
+        assert (b.flood, b.unicast, b.arp) == (set(), {}, {})
+
 
 class TestUpstream(OpenRows):
     """The same scenarios fail."""

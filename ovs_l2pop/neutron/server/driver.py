@@ -7,7 +7,7 @@ failed the hosts that ask will get it with their next ``sync``.
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from neutron.plugins.ml2 import managers
@@ -22,7 +22,7 @@ from oslo_log import log as logging
 from ovs_l2pop.messages import MAX_SEGMENT_ID, Segment
 from ovs_l2pop.neutron import protocol
 from ovs_l2pop.neutron.server import agents, queries, wiring
-from ovs_l2pop.neutron.server.decisions import ACTIVE, BUILD, Kind, View, decide
+from ovs_l2pop.neutron.server.decisions import ACTIVE, BUILD, Kind, Step, View, decide
 from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.publisher import Publisher
@@ -125,8 +125,7 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         if (before.status, after.status) == (ACTIVE, BUILD):
             self._publisher.rewiring(after)
         for step in decide(before, after):
-            for where in _left(context) if step.view is before else [None]:
-                self._publisher.publish(step, where)
+            self._publish(step, context, left=step.view is before)
 
     @_harmless
     def delete_port_postcommit(self, context: Any) -> None:
@@ -196,7 +195,13 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         if after.status == BUILD:
             self._publisher.rewiring(after)
         for step in decide(_view(context.current, context.host, was), after):
-            self._publisher.publish(step)
+            self._publish(step, context)
+
+    def _publish(self, step: Step, context: Any, *, left: bool = False) -> None:
+        """:param left: the step is about where the port was before."""
+        if not (_stays(context) and self._publisher.publish(step)):
+            for where in _left(context) if left else _bound(context):
+                self._publisher.publish(step, where)
 
     def _agent_changed(self, before: Any, host: str = "", agent_id: str = "") -> None:
         """:param before: the agent's row as it was; if None, its host and id."""
@@ -266,16 +271,22 @@ def _bound(context: Any) -> list[NetworkSegment]:
     return _segments(context, [context.bottom_bound_segment])
 
 
-def _left(context: Any) -> Sequence[NetworkSegment | None]:
-    """The segment that the port was bound to, as :meth:`Publisher.publish` takes it.
-
-    Where nobody knows any more, those that it may be.
-    """
+def _left(context: Any) -> list[NetworkSegment]:
+    """The segment that the port was bound to; where nobody knows any more, those that it may be."""
     if _activated(context):
         return _segments(context, context.network.network_segments)
-    if (context.host, context.vif_type) == (context.original_host, context.original_vif_type):
-        return [None]  # it still is; the context would read the whole network to say so
     return _segments(context, [context.original_bottom_bound_segment])
+
+
+def _stays(context: Any) -> bool:
+    """Whether the port is bound as it was.
+
+    Then the database names its segment in no time, and the context of an agent's report would read
+    the whole network for that.
+    """
+    return bool(
+        context.host == context.original_host and context.vif_type == context.original_vif_type
+    )
 
 
 def _segments(context: Any, found: Iterable[Any]) -> list[NetworkSegment]:

@@ -72,15 +72,20 @@ class Publisher:
 
     def publish(
         self, step: Step, where: NetworkSegment | None = None, *, deleted: bool = False
-    ) -> None:
+    ) -> bool:
         """Tell everyone who needs to know of the step.
 
         :param where: None for the segment that the port is bound to.
         :param deleted: the port is not in the database any more.
+        :returns: whether the segment is known.
         """
-        scene = self._scene(step.view, where)
+        about = queries.host(step.view.host, step.view.port_id if where is None else None)
+        where = where or about.bound
+        if where is None:
+            return False
+        scene = self._scene(step.view.host, where, about)
         if scene is None or not (scene.agent.vtep or isinstance(step, Vanish)):
-            return
+            return True
         match step:
             case Appear(view):
                 self._appear(view, scene)
@@ -92,10 +97,11 @@ class Publisher:
                 audience = self._audience(scene)
                 if audience.ours:
                     self._tell_ours(view, scene, audience)
+        return True
 
     def announce(self, view: View, where: NetworkSegment) -> None:
         """The port is up; tell it unless this process has told so already."""
-        scene = self._scene(view, where)
+        scene = self._scene(view.host, where)
         if scene is not None and scene.agent.vtep:
             self._appear(view, scene, unless_announced=True)
 
@@ -104,7 +110,7 @@ class Publisher:
 
         They can be left from when the router was an ordinary one (Neutron bug 1785582).
         """
-        scene = self._scene(view, where)
+        scene = self._scene(view.host, where)
         if scene is None:
             return
         pairs: list[Pair] = [(view.mac, ip) for ip in view.ips]
@@ -119,7 +125,7 @@ class Publisher:
 
     def refresh(self, view: View, where: NetworkSegment) -> None:
         """The port's host lost its table of the network and asks for it, once for each port."""
-        scene = self._scene(view, where)
+        scene = self._scene(view.host, where)
         if scene is None or scene.agent.language is not Language.UPSTREAM:
             return
         if not self._memory.take_served(view.host, view.network_id, _key(view)):
@@ -332,21 +338,19 @@ class Publisher:
 
     # -- who ---------------------------------------------------------------------------------
 
-    def _scene(self, view: View, where: NetworkSegment | None) -> _Scene | None:
+    def _scene(
+        self, host: str, where: NetworkSegment, about: queries.Host | None = None
+    ) -> _Scene | None:
         """:returns: None where the host takes no part in the segment."""
-        about = queries.host(view.host, view.port_id if where is None else None)
-        where = where or about.bound
-        agent = agents.by_host(about.agents).get(view.host)
-        if where is not None:
-            kind = where.segment.network_type
-            if agent is None and kind in MAX_SEGMENT_ID:
-                agent = agents.gone(view.host)
-            elif agent is not None and kind not in agent.network_types:
-                agent = None
-        if where is None or agent is None:
-            LOG.debug("port %s: host %s has no VTEP for it", view.port_id, view.host)
+        about = about or queries.host(host)
+        kind = where.segment.network_type
+        agent = agents.by_host(about.agents).get(host)
+        if agent is None and kind in MAX_SEGMENT_ID:
+            agent = agents.gone(host)
+        elif agent is None or kind not in agent.network_types:
+            LOG.debug("network %s: host %s has no VTEP for %s", where.network_id, host, kind)
             return None
-        return _Scene(where, view.host, agent, about.mixed)
+        return _Scene(where, host, agent, about.mixed)
 
     def _scenes(self, agent: Agent) -> Iterable[_Scene]:
         """All segments that a host takes part in."""
