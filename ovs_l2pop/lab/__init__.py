@@ -13,6 +13,7 @@ from ovs_l2pop.lab.agent import AgentProcess
 from ovs_l2pop.lab.capture import Capture, CapturedFrame
 from ovs_l2pop.lab.errors import LabError
 from ovs_l2pop.lab.host import Host
+from ovs_l2pop.lab.linuxhost import LinuxBridgeHost
 from ovs_l2pop.lab.machine import Machine
 from ovs_l2pop.lab.manifest import destroy, left_behind
 from ovs_l2pop.lab.ping import PingResult, RunningPing
@@ -25,6 +26,7 @@ __all__ = [
     "Host",
     "Lab",
     "LabError",
+    "LinuxBridgeHost",
     "Machine",
     "PingResult",
     "RunningPing",

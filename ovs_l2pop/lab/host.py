@@ -161,6 +161,21 @@ class Host(Place):
 
     # -- Machines and frames ----------------------------------------------------------------
 
+    def plug_port(
+        self, port: str, mac: str, bridge: str, tag: int | None, external_ids: Mapping[str, str]
+    ) -> None:
+        """Put a machine's port into a bridge; :meth:`add_machine` does it."""
+        self.vsctl(
+            *("add-port", bridge, port),
+            *([f"tag={tag}"] if tag is not None else []),
+            *("--", "set", "Interface", port, f'external_ids:attached-mac="{mac}"'),
+            *(f'external_ids:{key}="{value}"' for key, value in external_ids.items()),
+        )
+
+    def unplug_port(self, port: str) -> None:
+        """Take a machine's port out of its bridge; :meth:`Machine.remove` does it."""
+        self.vsctl("--if-exists", "del-port", port)
+
     def add_machine(
         self,
         name: str,
@@ -203,14 +218,9 @@ class Host(Place):
 
     # -- The agent under test ---------------------------------------------------------------
 
-    def agent_config(self, **sections: Mapping[str, object]) -> Path:
-        """Write an agent's configuration file for this host and return its path.
-
-        Each keyword is a section with options to add or replace; an option of None is left out::
-
-            host.agent_config(ovs_l2pop={"sync_interval": 5}, openvswitch={"datapath_type": None})
-        """
-        options: dict[str, dict[str, object]] = {
+    def agent_defaults(self) -> dict[str, dict[str, object]]:
+        """The options that an agent on this host can't do without, by section."""
+        return {
             "ovs_l2pop": {
                 "local_ip": self.vtep,
                 "state_path": self.directory / "state",
@@ -222,6 +232,15 @@ class Host(Place):
                 "datapath_type": "netdev",
             },
         }
+
+    def agent_config(self, **sections: Mapping[str, object]) -> Path:
+        """Write an agent's configuration file for this host and return its path.
+
+        Each keyword is a section with options to add or replace; an option of None is left out::
+
+            host.agent_config(ovs_l2pop={"sync_interval": 5}, openvswitch={"datapath_type": None})
+        """
+        options = self.agent_defaults()
         for section, values in sections.items():
             options.setdefault(section, {}).update(values)
         parser = configparser.RawConfigParser()

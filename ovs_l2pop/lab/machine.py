@@ -73,12 +73,7 @@ class Machine(Place):
         )
         namespaces.offloads_off(self.namespace, DEVICE)
         namespaces.offloads_off(self.host.namespace, self.port)
-        self.host.vsctl(
-            *("add-port", bridge, self.port),
-            *([f"tag={self.tag}"] if self.tag is not None else []),
-            *("--", "set", "Interface", self.port, f'external_ids:attached-mac="{self.mac}"'),
-            *(f'external_ids:{key}="{value}"' for key, value in external_ids.items()),
-        )
+        self.host.plug_port(self.port, self.mac, bridge, self.tag, external_ids)
         # The device comes up last: what it sends then finds the port in place.
         lines = ["link set lo up", f"link set {DEVICE} up"]
         for interface in self.interfaces:
@@ -133,7 +128,7 @@ class Machine(Place):
 
     def remove(self) -> None:
         """Unplug the machine and end all that runs in it."""
-        self.host.vsctl("--if-exists", "del-port", self.port)
+        self.host.unplug_port(self.port)
         namespaces.ip_batch([f"link delete {self.port}"], self.host.namespace)
         self._manifest.delete_namespace(self.namespace)
         self.host.machines.pop(self.name, None)

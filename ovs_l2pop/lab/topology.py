@@ -13,7 +13,8 @@
      │ h1            br-ul                   h2 │     the underlay: a namespace with a bridge
      └──────────────────────────────────────────┘
 
-Each host is a namespace with its own Open vSwitch in userspace. Nothing is in the root namespace.
+Each host is a namespace with its own Open vSwitch in userspace, or a Linux bridge host, which has
+the kernel's bridges alone. Nothing is in the root namespace.
 """
 
 import itertools
@@ -22,7 +23,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from ovs_l2pop.lab import manifest, namespaces
 from ovs_l2pop.lab.capture import Capture, Direction
 from ovs_l2pop.lab.errors import LabError
 from ovs_l2pop.lab.host import UNDERLAY_DEVICE, Host
+from ovs_l2pop.lab.linuxhost import LinuxBridgeHost
 from ovs_l2pop.lab.ovs import SCHEMA
 from ovs_l2pop.lab.place import Place
 
@@ -60,10 +62,16 @@ class Lab:
     :param hosts: how many.
     :param prefix: what the names of the namespaces begin with; by default one of this process.
     :param family: 4 for VTEPs 10.200.0.N, 6 for fd00:200::N.
+    :param linuxbridge: the numbers, from 1, of the hosts without Open vSwitch.
     """
 
     def __init__(
-        self, hosts: int = 3, prefix: str | None = None, *, family: Literal[4, 6] = 4
+        self,
+        hosts: int = 3,
+        prefix: str | None = None,
+        *,
+        family: Literal[4, 6] = 4,
+        linuxbridge: Collection[int] = (),
     ) -> None:
         if not 1 <= hosts <= MAXIMUM_HOSTS:
             raise LabError(f"a laboratory has 1 to {MAXIMUM_HOSTS} hosts, not {hosts}")
@@ -73,6 +81,7 @@ class Lab:
         """The namespace of the underlay; its bridge ``br-ul`` has a port per host."""
         self.hosts: list[Host] = []
         self._count = hosts
+        self._linuxbridge = linuxbridge
         self._manifest: manifest.Manifest | None = None
 
     @property
@@ -189,13 +198,14 @@ class Lab:
         namespaces.ip_batch(lines, self.underlay)
         namespaces.offloads_off(self.underlay, "br-ul", *(host.name for host in hosts))
         with ThreadPoolExecutor(min(8, len(hosts))) as pool:
-            list(pool.map(Host.start, hosts))
+            list(pool.map(lambda host: host.start(), hosts))
             self.hosts += hosts
             list(pool.map(self._introduce, self.hosts))
 
     def _host(self, number: int) -> Host:
         name = f"h{number}"
-        return Host(
+        kind = LinuxBridgeHost if number in self._linuxbridge else Host
+        return kind(
             name=name,
             namespace=f"{self.prefix}-{name}",
             directory=self.directory / name,
