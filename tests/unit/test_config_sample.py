@@ -12,7 +12,7 @@ ETC = Path(__file__).resolve().parents[2] / "etc"
 @pytest.mark.parametrize("name", ["ovs-l2pop.conf", "openvswitch_agent.ovs_l2pop.conf"])
 def test_committed_sample_is_up_to_date(name: str, tmp_path: Path) -> None:
     settings = ETC / "oslo-config-generator" / name
-    parser = configparser.ConfigParser()
+    parser = configparser.ConfigParser(strict=False)  # several namespaces
     parser.read(settings)
     committed = ETC.parent / parser["DEFAULT"]["output_file"]
     fresh = tmp_path / "sample"

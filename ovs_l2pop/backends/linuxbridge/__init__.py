@@ -1,0 +1,17 @@
+"""The Linux bridge backend: a vxlan device per network, its entries, and who answers ARP and ND.
+
+::
+
+    options.py        the group [vxlan], checked, as Settings; which multicast group a VNI has
+    rows.py           rows and names
+    render.py         facts to rows
+    netlink.py        rtnetlink messages in packets of many, errors by message, dumps
+    links.py          network devices as values, and the messages about them
+    entries.py        forwarding entries and neighbours, between rows and messages
+    announcements.py  the traffic control filters that let ARP and ND announcements through
+    underlay.py       the device behind the VTEP's address, and what fits through it
+    probe.py          what this kernel can do, tried in a namespace of its own
+    devices.py        tunnels and bridges made, changed, replaced and deleted
+    writing.py        one write: all of it in an order that leaves no gap
+    backend.py        all of it behind the shared interface
+"""

@@ -1,0 +1,291 @@
+"""The Linux bridge backend behind the shared interface."""
+
+import logging
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from ovs_l2pop.backends import Batch, RenumberedError, RowText
+from ovs_l2pop.backends.linuxbridge import entries, links, probe, underlay
+from ovs_l2pop.backends.linuxbridge.devices import Devices
+from ovs_l2pop.backends.linuxbridge.links import Link
+from ovs_l2pop.backends.linuxbridge.netlink import Netlink
+from ovs_l2pop.backends.linuxbridge.options import Settings
+from ovs_l2pop.backends.linuxbridge.probe import Missing
+from ovs_l2pop.backends.linuxbridge.render import Plan, Renderer
+from ovs_l2pop.backends.linuxbridge.rows import (
+    Bridge,
+    BridgeNames,
+    Flood,
+    Neighbour,
+    Oversized,
+    Tunnel,
+    Unicast,
+)
+from ovs_l2pop.backends.linuxbridge.underlay import Underlay
+from ovs_l2pop.backends.linuxbridge.writing import Write
+from ovs_l2pop.difference import Row
+from ovs_l2pop.errors import BackendError
+from ovs_l2pop.messages import Attachment
+from ovs_l2pop.table import Fact
+
+LOG = logging.getLogger(__name__)
+
+#: Abstract sockets (unix(7)) belong to a network namespace, as devices do, and end with their
+#: process.
+_CLAIM = "\0ovs-l2pop-linuxbridge"
+
+#: Written entries from which on they are read back. FRR has seen the kernel lose some of many that
+#: came fast, while its table grew.
+_READ_BACK = 64
+
+#: The smallest MTU that the kernel gives to an Ethernet device (``ETH_MIN_MTU``), and the smallest
+#: with which IPv6 works (RFC 8200 §5).
+_MIN_MTU, _MIN_IPV6_MTU = 68, 1280
+
+#: There where the kernel has IPv6.
+_IPV6 = Path("/proc/sys/net/ipv6")
+
+#: Groups that every host listens to and no router forwards (RFC 5771 §4).
+_LOCAL_GROUPS = ip_network("224.0.0.0/24")
+
+
+class LinuxBridgeBackend:
+    """See :class:`ovs_l2pop.backends.Backend`.
+
+    :param missing: tells what the kernel lacks.
+    """
+
+    def __init__(self, settings: Settings, missing: Callable[[], Missing] = probe.missing) -> None:
+        self._settings = settings
+        self._probe = missing
+        self._missing: Missing | None = None
+        self._claim: socket.socket | None = None
+        self._netlink: Netlink | None = None
+        self._underlay: Underlay | None = None
+        self._plan: Plan | None = None
+        self._renderer: Renderer | None = None
+        self._bridges = BridgeNames()
+        #: Tunnels that were refused.
+        self._failed: set[str] = set()
+        #: Tunnels that copied BUM traffic to somebody when they were last read.
+        self._flooding: set[str] = set()
+        for groups, _, _ in settings.ranges:
+            if groups.version == 4 and groups.overlaps(_LOCAL_GROUPS):
+                LOG.warning(
+                    "[vxlan] group %s is in %s: every host on the underlay listens to it, and no"
+                    " router forwards it; take one of 239.0.0.0/8",
+                    groups,
+                    _LOCAL_GROUPS,
+                )
+
+    @classmethod
+    def from_config(cls, conf: Any) -> "LinuxBridgeBackend":
+        return cls(Settings.from_config(conf))
+
+    def connect(self) -> None:
+        self._claim_host()
+        self._disconnect()
+        self._netlink = netlink = Netlink()
+        if self._missing is None:
+            self._missing = self._probe()
+        if self._settings.local_ip is None:  # for who only takes away
+            return
+        self._underlay = underlay.find(netlink, self._settings.local_ip)
+        plan = self._make_plan(self._settings.local_ip, self._underlay, self._missing)
+        if plan != self._plan:
+            LOG.info(
+                "%s mode, ARP and ND responder %s, MTU %d over %s",
+                "multicast" if plan.multicast else "unicast",
+                plan.responder,
+                plan.mtu,
+                self._underlay.leaves_by,
+            )
+        self._plan = plan
+        known = links.listed(netlink)
+        for link in known.values():
+            if link.owner and (bridge := known.get(link.master) if link.vxlan else link):
+                self._bridges.learn(link.owner, bridge.name)
+        self._renderer = Renderer(plan, self._settings.group, self._bridges.of)
+
+    def close(self) -> None:
+        self._disconnect()
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def poll(self) -> None:
+        netlink = self._open()
+        if self._settings.local_ip is not None:
+            there = underlay.find(netlink, self._settings.local_ip)
+            if there != self._underlay:
+                raise BackendError(f"the underlay changed: {there}")
+
+    def refuse(self, attachment: Attachment) -> str | None:
+        kind, vni = attachment.segment
+        if kind != "vxlan":
+            return f"the linuxbridge backend has vxlan tunnels only, not {kind}"
+        if kind not in self._settings.tunnel_types:
+            return f"vxlan is not among tunnel_types ({', '.join(self._settings.tunnel_types)})"
+        if not self._settings.l2_population and self._settings.group(vni) is None:
+            return f"VNI {vni} is in none of multicast_ranges, and vxlan_group is not set"
+        return None
+
+    def base(self) -> tuple[Row, ...]:
+        return ()
+
+    def render(self, fact: Fact) -> tuple[Row, ...]:
+        assert self._renderer is not None
+        return self._renderer.rows(fact)
+
+    def installed(self) -> set[Row]:
+        netlink = self._open()
+        known = links.listed(netlink)
+        found: set[Row] = set(Devices(netlink).rows(known))
+        found |= self._entries(netlink, known)
+        return found
+
+    def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
+        netlink, there = self._open(), self._underlay
+        limit = f"{there.leaves_by} takes {there.mtu}, outer headers " if there else ""
+        write = Write(netlink, self._plan, f"{limit}{self._settings.overhead}", self._failed)
+        for batch in batches:
+            write.take(batch)
+        if len(write.added) > _READ_BACK:
+            write.read_back()
+        if write.found:
+            raise RenumberedError  # has what was refused written as well
+        return write.refused
+
+    def describe(self, row: Row) -> RowText:
+        match row:
+            case Tunnel():
+                shown = ("local", "group", "device", "port", "ttl", "tos", "mtu", "responder")
+                values = [f"{name}={getattr(row, name)}" for name in shown if getattr(row, name)]
+                values += [] if row.learning else ["learning=off"]
+                values += ["proxy=on"] if row.proxy else []
+                values += [] if row.up else ["down"]
+                what = f"VNI {row.vni} in {row.bridge or 'no bridge'}, network {row.network_id}"
+                return RowText("tunnel", row.name, what, " ".join(values))
+            case Flood():
+                nobody = "" if row.tunnel in self._flooding else "reaches nobody; should be "
+                what = "broadcast (DHCP, ARP), multicast, unknown unicast"
+                return RowText(
+                    "flooding", row.tunnel, what, f"{nobody}copied to {' '.join(row.to)}"
+                )
+            case Unicast():
+                known = ", known to the bridge" if row.bridged else ""
+                return RowText("unicast", row.tunnel, row.mac, f"to {row.vtep or 'nobody'}{known}")
+            case Neighbour():
+                return RowText("neighbour", row.bridge, row.ip, row.mac)
+            case Oversized():
+                return RowText("mtu", row.port, f"MTU {row.mtu}", f"{row.tunnel} takes {row.fits}")
+            case Bridge():
+                return RowText("bridge", row.name, "empty", "")
+        raise TypeError(f"no row of this backend: {row!r}")
+
+    # -- connecting --------------------------------------------------------------------------
+
+    def _claim_host(self) -> None:
+        """Two agents on one host would undo each other's work."""
+        if self._claim is not None:
+            return
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(_CLAIM)
+        except OSError as error:
+            claim.close()
+            raise BackendError(
+                "another agent programs the Linux bridges of this host"
+                f" (it has the socket @{_CLAIM[1:]}: {error.strerror})"
+            ) from None
+        self._claim = claim
+
+    def _disconnect(self) -> None:
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+    def _open(self) -> Netlink:
+        if self._netlink is None:
+            raise BackendError("not connected")
+        return self._netlink
+
+    def _make_plan(self, local: str, there: Underlay, missing: Missing) -> Plan:
+        settings = self._settings
+        multicast = self._multicast(missing)
+        responder = "off"
+        if settings.arp_responder and settings.l2_population:
+            responder = "answers" if missing.announcements else "on"
+            if missing.responder:
+                responder = "off"
+                LOG.warning("no ARP and ND responder: this kernel lacks %s", missing.responder)
+            elif missing.announcements:
+                LOG.warning(
+                    "ARP and ND announcements don't leave this host while its responder is on:"
+                    " this kernel lacks %s",
+                    missing.announcements,
+                )
+        mtu = there.mtu - settings.overhead
+        if mtu < _MIN_MTU:
+            raise BackendError(
+                f"the MTU of {there.leaves_by}, {there.mtu}, is too small for VXLAN"
+                f" ({settings.overhead} bytes of headers)"
+            )
+        return Plan(
+            local=local,
+            device=self._multicast_device(local, there) if multicast else there.name,
+            mtu=mtu,
+            port=settings.port,
+            ttl=settings.ttl,
+            tos=settings.tos,
+            populate=settings.l2_population,
+            multicast=multicast,
+            responder=responder,
+            nd=mtu >= _MIN_IPV6_MTU and _IPV6.is_dir(),
+        )
+
+    def _multicast(self, missing: Missing) -> bool:
+        """The mode; an error where the kernel can do neither."""
+        if missing.tunnels:
+            raise BackendError(f"this kernel can't do VXLAN: it lacks {missing.tunnels}")
+        if self._settings.l2_population:
+            if not missing.unicast:
+                return False
+            if not self._settings.ranges:
+                raise BackendError(
+                    f"unicast mode: this kernel lacks {missing.unicast};"
+                    " multicast mode: [vxlan] vxlan_group is not set"
+                )
+            LOG.warning("multicast mode, because this kernel lacks %s", missing.unicast)
+        if missing.multicast:
+            raise BackendError(f"multicast mode: this kernel lacks {missing.multicast}")
+        return True
+
+    def _multicast_device(self, local: str, there: Underlay) -> str:
+        if there.name:
+            return there.name
+        group = str(self._settings.ranges[0].groups.network_address)
+        link = underlay.towards(self._open(), local, group)
+        if link is None:
+            raise BackendError(
+                f"multicast mode: local_ip {local} is on a loopback, and no route tells by which"
+                f" device to reach the group {group}"
+            )
+        return link.name
+
+    def _entries(self, netlink: Netlink, known: Mapping[int, Link]) -> set[Row]:
+        tunnels = {
+            link.number: link
+            for link in known.values()
+            if link.kind == "vxlan" and link.owner is not None
+        }
+        names = {index: link.name for index, link in tunnels.items()}
+        inside = {link.master: link.name for link in tunnels.values()}
+        places = {link.number: (inside.get(link.number, ""), link.name) for link in known.values()}
+        found: set[Row] = set(entries.forwarding(netlink, names))
+        self._flooding = {row.tunnel for row in found if isinstance(row, Flood)}
+        found |= entries.neighbours(netlink, places)
+        return found

@@ -1,0 +1,385 @@
+"""Tunnels and bridges: made, changed in place, replaced, deleted, and read back."""
+
+import errno
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from ovs_l2pop.backends.linuxbridge import announcements, entries, links
+from ovs_l2pop.backends.linuxbridge.links import Link
+from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink
+from ovs_l2pop.backends.linuxbridge.rows import (
+    ALIAS,
+    Bridge,
+    LinuxRow,
+    Oversized,
+    Tunnel,
+    Unicast,
+    alias,
+    bridge_names,
+    new_tunnel_name,
+)
+
+LOG = logging.getLogger(__name__)
+
+_SYSCTL = Path("/proc/sys/net")
+
+#: The host has no business in a network (ip-sysctl.rst of Linux): no address of its own there (1),
+#: none from a router, no report that it is one, and no answer to who asks in it for the host's
+#: other addresses (8).
+_SILENT = {
+    "ipv6/conf/{}/addr_gen_mode": "1",
+    "ipv6/conf/{}/accept_ra": "0",
+    "ipv6/conf/{}/forwarding": "0",
+}
+_NO_ARP = {"ipv4/conf/{}/arp_ignore": "8"}
+_NO_IPV6 = {"ipv6/conf/{}/disable_ipv6": "1"}
+_IPV6 = {"ipv6/conf/{}/disable_ipv6": "0"}
+
+
+class RefusedError(Exception):
+    """The row can't be made; the text says why."""
+
+
+class Devices:
+    """The devices of this host, through a netlink socket of its namespace."""
+
+    def __init__(self, netlink: Netlink) -> None:
+        self._netlink = netlink
+        #: Ports by bridge, as far as known. To ask for one bridge's the kernel goes through all
+        #: devices, and to do so for each of a thousand bridges takes it seconds.
+        self._ports: dict[int, list[Link]] = {}
+
+    def survey(self) -> None:
+        """Before many changes: see once which port is in which bridge."""
+        self._ports = _by_bridge(links.listed(self._netlink).values())
+
+    # -- what is there -----------------------------------------------------------------------
+
+    def rows(self, known: Mapping[int, Link]) -> Iterator[LinuxRow]:
+        """Rows of ours among *known* devices, and ports that don't fit them."""
+        inside = _by_bridge(known.values())
+        for link in known.values():
+            if link.owner is None:
+                continue
+            if link.kind == "bridge" and not inside[link.number]:
+                yield Bridge(link.name)
+            if link.kind == "vxlan" and link.vxlan is not None:
+                bridge = known.get(link.master)
+                device = known.get(link.vxlan.device)
+                yield self._row(link, bridge, device.name if device else "")
+                if bridge is not None:
+                    yield from _oversized(link, [bridge, *inside[bridge.number]])
+
+    def oversized(self, row: Tunnel) -> Iterator[Oversized]:
+        """Ports beside a tunnel that take larger packets than it does."""
+        link, bridge = self._find(row.name), self._find(row.bridge)
+        if link is not None and bridge is not None:
+            yield from _oversized(link, [bridge, *self._inside(bridge)])
+
+    # -- what should be ----------------------------------------------------------------------
+
+    def put(self, row: Tunnel) -> None:
+        """Make the tunnel what *row* says, from whatever is there under its name.
+
+        :raises RefusedError: it can't be made.
+        """
+        link = self._find(row.name)
+        if link is None:
+            self._make(row)
+            return
+        if link.owner is None or link.vxlan is None:
+            raise RefusedError(
+                f"there is a device {row.name} of somebody else's;"
+                f" to hand it over: ip link set dev {row.name} alias {ALIAS}"
+            )
+        bridge = links.by_index(self._netlink, link.master) if link.master else None
+        device = links.by_index(self._netlink, link.vxlan.device) if link.vxlan.device else None
+        current = self._row(link, bridge, device.name if device else "")
+        if _replaces(current, row) or not self._change(link, current, row):
+            LOG.debug("replacing %s: not all of its settings can be changed in place", row.name)
+            self._replace(link, current, row)
+        if bridge is not None and bridge.name != row.bridge:
+            self._delete([*self._deserted(bridge, {link.number})])
+
+    def remove(self, gone: Iterable[Tunnel | Bridge], kept: Collection[str]) -> None:
+        """Delete these devices where they are ours, and our bridges that are empty then, but those
+        with a name in *kept*."""
+        doomed: dict[int, Link] = {}
+        bridges: dict[int, Link] = {}
+        for row in gone:
+            link = self._find(row.name)
+            if link is None or link.owner is None:
+                continue
+            if link.kind == "bridge":
+                bridges[link.number] = link
+                continue
+            doomed[link.number] = link
+            if link.master and (bridge := links.by_index(self._netlink, link.master)):
+                bridges[bridge.number] = bridge
+                # The bridge may stay, and with it its filter.
+                self._netlink.write(announcements.stop(link.number, bridge.number))
+        for bridge in bridges.values():
+            if bridge.name not in kept:
+                doomed.update((link.number, link) for link in self._deserted(bridge, doomed))
+        self._delete(doomed.values())
+
+    # -- making and changing -----------------------------------------------------------------
+
+    def _make(self, row: Tunnel) -> None:
+        bridge = self._bridge(row)
+        try:
+            self._place(self._new(row, row.name), bridge, row)
+        except RefusedError:
+            self.remove([row], kept=())
+            self.remove([Bridge(row.bridge)], kept=())
+            raise
+
+    def _new(self, row: Tunnel, name: str) -> int:
+        """Make a tunnel's device, down and in no bridge; its index."""
+        message = links.new_tunnel(row, name, self._index(row.device))
+        link = self._create(message, name, row.network_id)
+        _set(_NO_IPV6, name)
+        return link.number
+
+    def _place(
+        self,
+        index: int,
+        bridge: Link,
+        row: Tunnel,
+        exchange: Iterable[Message] = (),
+        bridged: Iterable[Message] = (),
+    ) -> None:
+        """Put a device to work in its bridge.
+
+        :param exchange: what comes just before it is set up.
+        :param bridged: its entries in the bridge's table.
+        """
+        others = [port for port in self._inside(bridge) if port.name != row.name]
+        self._write([links.enter(index, bridge.number)])
+        self._respond(index, bridge.number, row.responder)
+        self._write([*exchange, links.set_up(index), *bridged])
+        link = links.by_index(self._netlink, index)
+        self._ports[bridge.number] = others if link is None else [*others, link]
+
+    def _change(self, link: Link, current: Tunnel, row: Tunnel) -> bool:
+        """Change a tunnel in place; False if this kernel can't."""
+        changes = []
+        index = link.number
+        at_creation = ("group", "local", "device", "ttl", "tos", "learning")
+        if any(getattr(current, name) != getattr(row, name) for name in at_creation):
+            with_group = current.group != row.group
+            device = self._index(row.device)
+            changes.append(links.change_tunnel(index, row, device, with_group=with_group))
+        if current.mtu != row.mtu:
+            changes.append(links.set_mtu(index, row.mtu))
+        if current.network_id != row.network_id:
+            changes.append(links.finish(index, alias(row.network_id)))
+        bridge = self._bridge(row, link.master)
+        for failure in self._netlink.write(changes):
+            if failure.code == errno.EOPNOTSUPP:
+                return False
+            raise RefusedError(str(failure))
+        if link.master != bridge.number:
+            self._ports.pop(link.master, None)
+            self._netlink.write(announcements.stop(index, link.master) if link.master else [])
+            halves = [entries.add_bridged(entry, index) for entry in self._bridged(link)]
+            self._place(index, bridge, row, bridged=halves)
+        elif current.responder != row.responder:
+            self._respond(index, bridge.number, row.responder)
+        if not link.up:
+            self._write([links.set_up(index)])
+        return True
+
+    def _replace(self, old: Link, current: Tunnel, row: Tunnel) -> None:
+        """Put another device in a tunnel's place, with the same entries.
+
+        It is made and filled beside the old one, so that only the exchange itself interrupts. With
+        the same VNI and port the kernel has but one of them, so the old one goes first.
+        """
+        bridge = self._bridge(row, old.master)
+        kept = entries.forwarding(self._netlink, {old.number: row.name})
+        name = new_tunnel_name(row.vni)
+        if left := self._find(name):
+            if left.owner is None:
+                raise RefusedError(f"there is a device {name} of somebody else's")
+            self._write([links.delete(left.number)])  # of an exchange that was interrupted
+        both = (current.vni, current.port, current.six) != (row.vni, row.port, row.six)
+        gone = [links.delete(old.number)]
+        self._write([] if both else gone)
+        index = self._new(row, name)
+        filling: list[Message] = []
+        halves: list[Message] = []
+        for entry in kept:
+            if not isinstance(entry, Unicast):
+                # A group is the device's own affair.
+                hosts = (vtep for vtep in entry.to if not entries.is_group(vtep))
+                filling += (entries.add_flood(vtep, index) for vtep in hosts)
+            elif entry.addresses != entry.key:
+                plain = entry._replace(bridged=False)
+                filling.append(entries.add_unicast(plain, index, replace=True))
+            if isinstance(entry, Unicast) and entry.bridged:
+                halves.append(entries.add_bridged(entry, index))
+        self._netlink.write(filling)  # what is missing of them is found when they are read back
+        exchange = [*(gone if both else []), links.rename(index, row.name)]
+        self._place(index, bridge, row, exchange, halves)
+
+    def _respond(self, index: int, bridge: int, responder: str) -> None:
+        answers, forwards = responder != "off", responder == "on"
+        if forwards:
+            self._write(announcements.forward(index, bridge), ignore={errno.EEXIST})
+        else:
+            self._netlink.write(announcements.stop(index, bridge))
+        # Last: until announcements can go round, none may be kept back.
+        self._write([links.suppress(index, on=answers)])
+
+    def _bridge(self, row: Tunnel, master: int = 0) -> Link:
+        """The bridge that a tunnel belongs in, made if it is the network's own.
+
+        :param master: the bridge that the tunnel is in now.
+        """
+        bridge = self._find(row.bridge)
+        if bridge is None:
+            if row.bridge not in bridge_names(row.network_id):
+                raise RefusedError(f"there is no bridge {row.bridge}")
+            bridge = self._create(links.new_bridge(row.bridge), row.bridge, row.network_id)
+            self._ports[bridge.number] = []
+            _set({**_SILENT, **_NO_ARP}, row.bridge)
+        elif bridge.kind != "bridge":
+            raise RefusedError(f"{row.bridge} is not a bridge")
+        for port in self._inside(bridge):
+            if port.owner is not None and port.name not in (row.name, new_tunnel_name(row.vni)):
+                # Two networks in one bridge would see each other's frames.
+                raise RefusedError(
+                    f"bridge {row.bridge} has {port.name} of network {port.owner} in it"
+                )
+        if row.responder != "off" and _get(_IPV6, bridge.name) == "1":
+            # Without IPv6 a device has no IPv6 neighbours. It gets no address by it.
+            _set({**_SILENT, **_IPV6}, bridge.name)
+        if bridge.owner is None and bridge.number != master:
+            self._write([links.keep_address(bridge)])
+        if not bridge.up:
+            self._write([links.set_up(bridge.number)])
+        return bridge
+
+    # -- deleting ----------------------------------------------------------------------------
+
+    def _deserted(self, bridge: Link, without: Collection[int]) -> Iterator[Link]:
+        """The bridge, if it is ours and empty but for these devices."""
+        ports = self._inside(bridge)
+        if bridge.owner is not None and all(port.number in without for port in ports):
+            yield bridge
+
+    def _delete(self, doomed: Collection[Link]) -> None:
+        numbers = [link.number for link in doomed]
+        few = map(links.delete, numbers)
+        self._ports.clear()
+        for failure in self._netlink.write(links.delete_all(numbers) if len(numbers) > 2 else few):
+            if failure.code != errno.ENODEV:
+                raise RefusedError(str(failure))
+
+    # -- small things ------------------------------------------------------------------------
+
+    def _row(self, link: Link, bridge: Link | None, device: str) -> Tunnel:
+        assert link.vxlan is not None
+        vxlan = link.vxlan
+        return Tunnel(
+            name=link.name,
+            vni=vxlan.vni,
+            network_id=link.owner or "",
+            bridge=bridge.name if bridge else "",
+            local=vxlan.local,
+            group=vxlan.group,
+            device=device,
+            port=vxlan.port,
+            ttl=vxlan.ttl,
+            tos=vxlan.tos,
+            mtu=link.mtu,
+            responder=self._responder(link, bridge),
+            learning=vxlan.learning,
+            proxy=vxlan.proxy,
+            up=link.up and bridge is not None and bridge.up,
+        )
+
+    def _responder(self, link: Link, bridge: Link | None) -> str:
+        if bridge is None:
+            return "off"
+        forwarded = announcements.forwarded(self._netlink, link.number, bridge.number)
+        states = {(True, True): "on", (True, False): "answers", (False, False): "off"}
+        return states.get((link.suppress, bool(forwarded)), "")
+
+    def _bridged(self, link: Link) -> Iterator[Unicast]:
+        for entry in entries.forwarding(self._netlink, {link.number: link.name}):
+            if isinstance(entry, Unicast) and entry.bridged:
+                yield entry
+
+    def _create(self, message: Message, name: str, network_id: str) -> Link:
+        self._write([message])
+        link = self._find(name)
+        if link is None:
+            raise RefusedError(f"{name} was taken away while it was made")
+        self._write([links.finish(link.number, alias(network_id))])
+        return link
+
+    def _inside(self, bridge: Link) -> list[Link]:
+        if bridge.number not in self._ports:
+            self._ports[bridge.number] = list(links.ports(self._netlink, bridge.number))
+        return self._ports[bridge.number]
+
+    def _find(self, name: str) -> Link | None:
+        return links.by_name(self._netlink, name)
+
+    def _index(self, name: str) -> int:
+        if not name:
+            return 0
+        if (link := self._find(name)) is None:
+            raise RefusedError(f"there is no device {name}")
+        return link.number
+
+    def _write(self, messages: Iterable[Message], ignore: Collection[int] = ()) -> None:
+        for failure in self._netlink.write(messages):
+            if failure.code not in ignore:
+                raise RefusedError(str(failure))
+
+
+def _replaces(current: Tunnel, row: Tunnel) -> bool:
+    """Whether only another device can be what *row* says."""
+    fixed = ("vni", "port", "proxy", "six")
+    if any(getattr(current, name) != getattr(row, name) for name in fixed):
+        return True
+    # What was learned in one network is not for another. Without a name it was just handed over.
+    return bool(current.network_id) and current.network_id != row.network_id
+
+
+def _by_bridge(known: Iterable[Link]) -> dict[int, list[Link]]:
+    """Bridges by number, with their ports."""
+    inside: dict[int, list[Link]] = {}
+    for link in known:
+        if link.kind == "bridge":
+            inside.setdefault(link.number, [])
+        if link.master:
+            inside.setdefault(link.master, []).append(link)
+    return inside
+
+
+def _oversized(tunnel: Link, beside: Iterable[Link]) -> Iterator[Oversized]:
+    for link in beside:
+        if link.mtu > tunnel.mtu and link.number != tunnel.number:
+            yield Oversized(link.name, tunnel.name, link.mtu, tunnel.mtu)
+
+
+def _set(values: Mapping[str, str], device: str) -> None:
+    for key, value in values.items():
+        path = _SYSCTL / key.format(device)
+        try:
+            if path.read_text().strip() != value:
+                path.write_text(value)
+        except OSError as error:  # no IPv6 in this kernel, or /proc/sys is read-only
+            LOG.debug("%s stays as it is: %s", path, error)
+
+
+def _get(values: Mapping[str, str], device: str) -> str:
+    try:
+        return (_SYSCTL / next(iter(values)).format(device)).read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,149 @@
+"""What this kernel can do for us: tried once, in a network namespace of its own.
+
+Nothing of the host is touched, and nobody who watches it sees anything. Where such a namespace may
+not be made, everything is taken to be there; what is not will be refused when it is written.
+"""
+
+import ctypes
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import closing
+from typing import NamedTuple
+
+from ovs_l2pop.backends.linuxbridge import announcements, entries, links
+from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink
+from ovs_l2pop.backends.linuxbridge.rows import (
+    Flood,
+    Neighbour,
+    Tunnel,
+    Unicast,
+    address_attribute,
+    mac_attribute,
+)
+from ovs_l2pop.errors import BackendError
+
+LOG = logging.getLogger(__name__)
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+
+class Missing(NamedTuple):
+    """What is missing, by what it is needed for; empty strings: nothing is."""
+
+    tunnels: str = ""  #: devices of the kinds bridge and vxlan
+    unicast: str = ""  #: a table in the vxlan device, with several VTEPs for BUM traffic
+    multicast: str = ""  #: a multicast group in the vxlan device
+    responder: str = ""  #: a bridge that answers ARP and ND, and marked neighbours
+    announcements: str = ""  #: filters that let announcements through
+
+
+def missing() -> Missing:
+    """Try everything; takes some 10 ms."""
+    results: list[Missing] = []
+    thread = threading.Thread(target=lambda: results.append(_in_namespace()), name="probe")
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def _in_namespace() -> Missing:
+    # os.unshare() comes with Python 3.12.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET):
+        LOG.debug("no namespace to probe the kernel in: %s", os.strerror(ctypes.get_errno()))
+        return Missing()
+    try:
+        with closing(Netlink()) as netlink:
+            return Probe(netlink).missing()
+    except BackendError as error:
+        LOG.debug("the kernel could not be probed: %s", error)
+        return Missing()
+    # With the thread ends the namespace, and all that is in it.
+
+
+_BRIDGE, _TUNNEL, _GROUPED = "br-probe", "vxlan-1", "vxlan-2"
+_ROW = Tunnel(
+    name=_TUNNEL,
+    vni=1,
+    network_id="",
+    bridge=_BRIDGE,
+    local="127.0.0.1",
+    group="",
+    device="",
+    port=4789,
+    ttl=1,
+    tos=0,
+    mtu=1450,
+    responder="on",
+)
+_MAC, _VTEPS = mac_attribute("02:00:00:00:00:01"), ("192.0.2.1", "192.0.2.2")
+
+
+class Probe:
+    """Tries things in an empty namespace."""
+
+    def __init__(self, netlink: Netlink) -> None:
+        self._netlink = netlink
+
+    def missing(self) -> Missing:
+        missing = (
+            self._lacks("devices of the kind bridge", links.new_bridge(_BRIDGE))
+            or self._lacks("devices of the kind vxlan", links.new_tunnel(_ROW, _TUNNEL, 0))
+            or self._lacks(
+                "vxlan devices in bridges", links.enter(self._index(_TUNNEL), self._index(_BRIDGE))
+            )
+        )
+        if missing:
+            return Missing(tunnels=missing)
+        tunnel, bridge = self._index(_TUNNEL), self._index(_BRIDGE)
+        grouped = _ROW._replace(vni=2, group="239.0.0.1")
+        return Missing(
+            unicast=self._forwarding(tunnel),
+            multicast=self._lacks(
+                "groups of vxlan devices", links.new_tunnel(grouped, _GROUPED, self._index("lo"))
+            ),
+            responder=self._responder(tunnel, bridge),
+            announcements=self._all(
+                "traffic control with clsact, bpf and mirred",
+                announcements.forward(tunnel, bridge),
+            ),
+        )
+
+    def _forwarding(self, tunnel: int) -> str:
+        row = Unicast(_TUNNEL, _MAC + address_attribute(_VTEPS[0]), True)
+        missing = self._all(
+            "several flooding entries", (entries.add_flood(vtep, tunnel) for vtep in _VTEPS)
+        ) or self._lacks(
+            "forwarding entries of vxlan devices", entries.add_unicast(row, tunnel, replace=True)
+        )
+        there = entries.forwarding(self._netlink, {tunnel: _TUNNEL})
+        marked = there == {Flood(_TUNNEL, _VTEPS), row}
+        return missing or ("" if marked else "marks of forwarding entries (extern_learn)")
+
+    def _responder(self, tunnel: int, bridge: int) -> str:
+        row = Neighbour(_TUNNEL, _BRIDGE, address_attribute("192.0.2.3") + _MAC)
+        suppression = "neigh_suppress of bridge ports"
+        missing = self._lacks(suppression, links.suppress(tunnel, on=True)) or self._lacks(
+            "neighbours of bridges", entries.add_neighbour(row, bridge, replace=True)
+        )
+        # An old kernel takes what it doesn't know, and does nothing.
+        port = links.by_index(self._netlink, tunnel)
+        if port is None or not port.suppress:
+            return missing or suppression
+        there = entries.neighbours(self._netlink, {bridge: (_TUNNEL, _BRIDGE)})
+        return missing or ("" if there == {row} else "protocols of neighbours")
+
+    def _all(self, what: str, messages: Iterable[Message]) -> str:
+        return next(filter(None, (self._lacks(what, message) for message in messages)), "")
+
+    def _lacks(self, what: str, message: Message) -> str:
+        """*what* is missing if the kernel refuses the message."""
+        for failure in self._netlink.write([message]):
+            return f"{what} ({failure})"
+        return ""
+
+    def _index(self, name: str) -> int:
+        link = links.by_name(self._netlink, name)
+        return 0 if link is None else link.number

@@ -1,0 +1,95 @@
+"""Facts to rows: what a Linux bridge host needs for each. Pure."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ovs_l2pop.backends.linuxbridge.rows import (
+    Flood,
+    LinuxRow,
+    Neighbour,
+    Tunnel,
+    Unicast,
+    address_attribute,
+    mac_attribute,
+    tunnel_name,
+    vtep_attribute,
+)
+from ovs_l2pop.messages import Attachment
+from ovs_l2pop.table import Fact, FloodFact, NeighbourFact, UnicastFact
+
+
+class Plan(NamedTuple):
+    """What configuration, kernel and underlay come to; the same for all networks."""
+
+    local: str
+    device: str  #: underlay device that tunnels are bound to; empty: none
+    mtu: int  #: of tunnels
+    port: int
+    ttl: int
+    tos: int
+    populate: bool  #: the table's entries are written; else all is learned
+    multicast: bool  #: BUM traffic goes to a group, and is not copied to VTEPs
+    responder: str  #: as in :class:`ovs_l2pop.backends.linuxbridge.rows.Tunnel`
+    nd: bool  #: the kernel has IPv6, so neighbours may have IPv6 addresses
+
+
+class Renderer:
+    """Renders facts.
+
+    :param group: the multicast group of a VNI.
+    :param bridge: the bridge of a network that was attached without one.
+    """
+
+    def __init__(
+        self, plan: Plan, group: Callable[[int], str | None], bridge: Callable[[str], str]
+    ) -> None:
+        self._plan = plan
+        self._group = group
+        self._own_bridge = bridge
+        self._bridged = plan.responder != "off"
+        # Facts of one network mostly come together.
+        self._attachment: Attachment | None = None
+        self._tunnel = self._bridge = ""
+
+    def rows(self, fact: Fact) -> tuple[LinuxRow, ...]:
+        """The rows that make a fact true."""
+        plan = self._plan
+        attachment = fact.attachment
+        if attachment is not self._attachment:
+            self._attachment = attachment
+            self._tunnel = tunnel_name(attachment.segment.segment_id)
+            self._bridge = attachment.bridge or self._own_bridge(attachment.network_id)
+        # The most frequent first.
+        if isinstance(fact, UnicastFact):
+            if not plan.populate:
+                return ()
+            addresses = mac_attribute(fact.mac) + vtep_attribute(fact.vtep)
+            return (Unicast(self._tunnel, addresses, self._bridged),)
+        if isinstance(fact, NeighbourFact):
+            if not self._bridged or (":" in fact.ip and not plan.nd):
+                return ()
+            addresses = address_attribute(fact.ip) + mac_attribute(fact.mac)
+            return (Neighbour(self._tunnel, self._bridge, addresses),)
+        if isinstance(fact, FloodFact):
+            return () if plan.multicast else (Flood(self._tunnel, fact.vteps),)
+        # A network, or a VTEP, which is reached through the network's one device.
+        device = self._device(attachment)
+        return (device, Flood(device.name, (device.group,))) if device.group else (device,)
+
+    def _device(self, attachment: Attachment) -> Tunnel:
+        plan = self._plan
+        vni = attachment.segment.segment_id
+        return Tunnel(
+            name=self._tunnel,
+            vni=vni,
+            network_id=attachment.network_id,
+            bridge=self._bridge,
+            local=plan.local,
+            group=(self._group(vni) or "") if plan.multicast else "",
+            device=plan.device,
+            port=plan.port,
+            ttl=plan.ttl,
+            tos=plan.tos,
+            mtu=plan.mtu,
+            responder=plan.responder,
+        )

@@ -1,0 +1,198 @@
+"""Rows of a Linux bridge host, each a value that is read back in the same form. Pure.
+
+Of entries there are many, so their addresses are kept as the netlink attributes that the kernel
+takes and lists: to write one is to put a head before it, to read one is to cut it out.
+"""
+
+import struct
+from functools import lru_cache
+from hashlib import sha1
+from ipaddress import ip_address
+from socket import AF_INET6, inet_aton, inet_pton
+from typing import NamedTuple
+
+#: Begins the alias (``ip link … alias``) of devices that are ours; the network's id follows.
+ALIAS = "ovs-l2pop"
+
+#: Marks neighbours as ours (``ip neighbour … protocol``): 'l', in no list of rtnetlink protocols.
+PROTOCOL = 108
+
+#: Characters of the network's id in a bridge's name, as Neutron's agent cut it.
+_ID_LENGTH = 11
+
+
+def tunnel_name(vni: int) -> str:
+    """A network's vxlan device, by Neutron's rule; at most 14 characters."""
+    return f"vxlan-{vni}"
+
+
+def new_tunnel_name(vni: int) -> str:
+    """A vxlan device that is about to take the other one's place."""
+    return f"l2p-{vni}"
+
+
+def bridge_names(network_id: str) -> tuple[str, str]:
+    """A network's bridge: by Neutron's rule, and where another network has that one already.
+
+    Neutron's has 40 bits of the network's id.
+    """
+    digest = sha1(network_id.encode()).hexdigest()
+    return f"brq{network_id[:_ID_LENGTH]}", f"brq{digest}"[:15]
+
+
+class BridgeNames:
+    """Which bridge each network has: once it has one, always the same."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._holders: dict[str, str] = {}
+
+    def learn(self, network_id: str, name: str) -> None:
+        """A network was found in this bridge; somebody else's doesn't count."""
+        if name in bridge_names(network_id):
+            self._names[network_id] = name
+            self._holders[name] = network_id
+
+    def of(self, network_id: str) -> str:
+        """The network's bridge."""
+        if network_id not in self._names:
+            first, second = bridge_names(network_id)
+            self.learn(network_id, second if first in self._holders else first)
+        return self._names[network_id]
+
+
+def alias(network_id: str) -> str:
+    """The alias of a network's devices."""
+    return f"{ALIAS} network {network_id}"
+
+
+def owner(text: str) -> str | None:
+    """The network of a device with this alias: empty where none is named, None: not ours."""
+    words = text.split()
+    if not words or words[0] != ALIAS:
+        return None
+    return words[2] if len(words) == 3 and words[1] == "network" else ""
+
+
+class Tunnel(NamedTuple):
+    """A network's vxlan device, and how it sits in the network's bridge."""
+
+    name: str
+    vni: int
+    network_id: str
+    bridge: str
+    local: str  #: address of this host's VTEP
+    group: str  #: multicast group that BUM traffic goes to; empty in unicast mode
+    device: str  #: underlay device that it is bound to; empty: routes decide
+    port: int  #: UDP destination port
+    ttl: int  #: of outer headers; 0: the kernel's choice
+    tos: int  #: of outer headers; 1: the inner packet's
+    mtu: int
+    #: "on": ARP and ND for known addresses are answered here, announcements go through;
+    #: "answers": announcements don't; "off": nothing is answered.
+    responder: str
+    learning: bool = True
+    #: The device's own responder. Never on: it drops what it can't answer.
+    proxy: bool = False
+    #: Device and bridge are up.
+    up: bool = True
+
+    @property
+    def six(self) -> bool:
+        """Whether the underlay is IPv6."""
+        return ":" in self.local
+
+
+class Bridge(NamedTuple):
+    """A bridge that we made and that nothing is in any more."""
+
+    name: str
+
+
+class Flood(NamedTuple):
+    """BUM traffic is copied to these VTEPs, or goes to this multicast group; sorted."""
+
+    tunnel: str
+    to: tuple[str, ...]
+
+
+class Unicast(NamedTuple):
+    """Frames to a MAC go to a VTEP."""
+
+    tunnel: str
+    addresses: bytes  #: attributes: the MAC, and the VTEP unless that is missing
+    #: The bridge knows the MAC behind the tunnel too: it answers ARP and ND only for those.
+    bridged: bool
+
+    @property
+    def key(self) -> bytes:
+        """The MAC's attribute: there can be one entry for it."""
+        return self.addresses[:MAC_SIZE]
+
+    @property
+    def mac(self) -> str:
+        return self.addresses[4:10].hex(":")
+
+    @property
+    def vtep(self) -> str:
+        """Empty if only the bridge knows the MAC."""
+        return address_text(self.addresses[MAC_SIZE:])
+
+
+class Neighbour(NamedTuple):
+    """Who asks for an IP is told a MAC; kept on the bridge, where requests arrive."""
+
+    tunnel: str  #: in that bridge; empty for one that we left
+    bridge: str
+    addresses: bytes  #: attributes: the IP and the MAC
+
+    @property
+    def key(self) -> bytes:
+        """The IP's attribute: there can be one neighbour for it."""
+        return self.addresses[:-MAC_SIZE]
+
+    @property
+    def ip(self) -> str:
+        return address_text(self.key)
+
+    @property
+    def mac(self) -> str:
+        return self.addresses[-8:-2].hex(":")
+
+
+class Oversized(NamedTuple):
+    """A port that takes larger packets than the tunnel beside it. Never wanted; not ours."""
+
+    port: str
+    tunnel: str
+    mtu: int
+    fits: int
+
+
+LinuxRow = Tunnel | Bridge | Flood | Unicast | Neighbour | Oversized
+
+# linux/neighbour.h: NDA_DST, NDA_LLADDR
+_DST, _LLADDR = 1, 2
+_MAC = struct.Struct("=HH6s2x")
+MAC_SIZE = _MAC.size
+
+
+def mac_attribute(mac: str) -> bytes:
+    """A MAC as netlink attribute."""
+    return _MAC.pack(10, _LLADDR, bytes.fromhex(mac.replace(":", "")))
+
+
+def address_attribute(address: str) -> bytes:
+    """An IP as netlink attribute."""
+    if ":" in address:
+        return struct.pack("=HH16s", 20, _DST, inet_pton(AF_INET6, address))
+    return struct.pack("=HH4s", 8, _DST, inet_aton(address))
+
+
+#: The same for VTEPs: of them there are few.
+vtep_attribute = lru_cache(10_000)(address_attribute)
+
+
+def address_text(attribute: bytes) -> str:
+    """The IP of an attribute; empty if there is none."""
+    return str(ip_address(attribute[4:])) if attribute else ""

@@ -1,0 +1,314 @@
+"""One write: batches of rows taken in, in an order that leaves no gap where there was none.
+
+Devices that go, go first; new ones come before what goes into them. An entry that takes another
+one's place replaces it, and what is new is written before what is old is deleted.
+"""
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from ovs_l2pop.backends import Batch
+from ovs_l2pop.backends.linuxbridge import entries, links
+from ovs_l2pop.backends.linuxbridge.devices import Devices, RefusedError
+from ovs_l2pop.backends.linuxbridge.netlink import Failure, Message, Netlink
+from ovs_l2pop.backends.linuxbridge.render import Plan
+from ovs_l2pop.backends.linuxbridge.rows import (
+    Bridge,
+    Flood,
+    Neighbour,
+    Oversized,
+    Tunnel,
+    Unicast,
+)
+from ovs_l2pop.difference import Row
+from ovs_l2pop.errors import BackendError
+
+Entry = Flood | Unicast | Neighbour
+_Key = tuple[str, bytes]
+
+#: Tunnels in a batch from which on it pays to look at all devices first.
+_MANY = 8
+
+#: What a delete answers where there is nothing to delete.
+_GONE = (errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
+
+
+class _Place(NamedTuple):
+    """Where a tunnel's entries go."""
+
+    tunnel: int  #: index of the device
+    bridge: int  #: of the bridge it is in
+    bridge_name: str
+    device: int  #: index of the underlay's
+
+
+class Write:
+    """Takes batches in, each written before the next is made.
+
+    :param plan: what tunnels have in common; None for who only takes away.
+    :param limit: what makes tunnels as narrow as they are, for people.
+    :param failed: tunnels that were refused, so that their entries are; kept up to date.
+    """
+
+    def __init__(self, netlink: Netlink, plan: Plan | None, limit: str, failed: set[str]) -> None:
+        self.refused: dict[Row, str] = {}
+        #: A tunnel is there now whose entries were refused: they can be written again.
+        self.found = False
+        #: Entries that were added.
+        self.added: list[Entry] = []
+        self._netlink = netlink
+        self._devices = Devices(netlink)
+        self._multicast = plan is not None and plan.multicast
+        # Where entries are no longer written, those that were serve until others are learned.
+        self._populate = plan is None or plan.populate
+        self._limit = limit
+        self._failed = failed
+        self._places: dict[str, _Place | None] = {}
+        self._bridges: dict[str, int] = {}
+
+    def take(self, batch: Batch) -> None:
+        """Write a batch."""
+        self._bridges.clear()
+        adding, removing = _Sorted(batch.add), _Sorted(batch.remove)
+        if len(adding.tunnels) + len(removing.tunnels) > _MANY:
+            self._devices.survey()
+        if removing.tunnels or removing.bridges:
+            self._remove_devices(adding, removing)
+        groups = {row.name: row.group for row in removing.tunnels}
+        late = []
+        for row in adding.tunnels:
+            # A tunnel that loses its multicast group keeps it until it has VTEPs to copy to.
+            if not row.group and (group := groups.get(row.name)):
+                late.append(row)
+                self._put(row._replace(group=group))
+            else:
+                self._put(row)
+        self._add(adding, removing)
+        for row in late:
+            self._put(row)
+        self._remove(adding, removing)
+        for oversized in removing.oversized:
+            self._complain(oversized)
+
+    def read_back(self) -> None:
+        """See whether all that was added is there; what is not is written once more."""
+        if not (lost := self._lost()):
+            return
+        self._write(lost, lost)
+        for row in self._lost():
+            self.refused[row] = "written, but the kernel doesn't have it"
+
+    def _lost(self) -> list[Entry]:
+        """Added rows that aren't there."""
+        unicasts: dict[str, list[Unicast]] = {}
+        neighbours: dict[str, list[Neighbour]] = {}
+        for row in self.added:
+            if row in self.refused:
+                continue
+            if isinstance(row, Unicast):
+                unicasts.setdefault(row.tunnel, []).append(row)
+            elif isinstance(row, Neighbour):
+                neighbours.setdefault(row.tunnel, []).append(row)
+        lost: list[Entry] = []
+        for tunnel in unicasts.keys() | neighbours.keys():
+            if (place := self._place(tunnel)) is None:
+                raise BackendError(f"the tunnel {tunnel} was taken away")
+            lost += entries.lost_unicasts(self._netlink, place.tunnel, unicasts.get(tunnel, []))
+            lost += entries.lost_neighbours(self._netlink, place.bridge, neighbours.get(tunnel, []))
+        return lost
+
+    # -- devices -----------------------------------------------------------------------------
+
+    def _remove_devices(self, adding: "_Sorted", removing: "_Sorted") -> None:
+        stay = {row.name for row in adding.tunnels}
+        gone = [row for row in removing.tunnels if row.name not in stay]
+        try:
+            self._devices.remove(
+                [*gone, *removing.bridges], kept={row.bridge for row in adding.tunnels}
+            )
+        except RefusedError as error:
+            self.refused.update((row, str(error)) for row in (*gone, *removing.bridges))
+        self._places.clear()
+
+    def _put(self, row: Tunnel) -> None:
+        self._places.pop(row.name, None)
+        try:
+            if self._multicast and not row.group:
+                raise RefusedError(f"no multicast group for VNI {row.vni}")
+            self._devices.put(row)
+        except RefusedError as error:
+            self.refused[row] = str(error)
+            self._failed.add(row.name)
+            return
+        self.found = self.found or row.name in self._failed
+        self._failed.discard(row.name)
+        for oversized in self._devices.oversized(row):
+            self._complain(oversized)
+
+    def _complain(self, row: Oversized) -> None:
+        """The port isn't ours: all that can be done is to say so."""
+        port = links.by_name(self._netlink, row.port)
+        tunnel = links.by_name(self._netlink, row.tunnel)
+        if (
+            port
+            and tunnel
+            and port.mtu > tunnel.mtu
+            and tunnel.master in (port.master, port.number)
+        ):
+            self.refused[row] = (
+                f"packets of more than {tunnel.mtu} bytes don't fit through {row.tunnel}"
+                f" ({self._limit})"
+            )
+
+    def _place(self, tunnel: str) -> _Place | None:
+        """Where entries of a tunnel go; None if it isn't there, or not ours."""
+        if tunnel not in self._places:
+            link = links.by_name(self._netlink, tunnel)
+            place = None
+            if link is not None and link.owner is not None and link.vxlan is not None:
+                bridge = links.by_index(self._netlink, link.master) if link.master else None
+                name = bridge.name if bridge else ""
+                place = _Place(link.number, link.master, name, link.vxlan.device)
+            self._places[tunnel] = place
+        return self._places[tunnel]
+
+    def _bridge(self, name: str) -> int:
+        """A bridge by name, also one that the tunnel has left; 0: there is none."""
+        if name not in self._bridges:
+            link = links.by_name(self._netlink, name)
+            self._bridges[name] = 0 if link is None else link.number
+        return self._bridges[name]
+
+    # -- entries -----------------------------------------------------------------------------
+
+    def _add(self, adding: "_Sorted", removing: "_Sorted") -> None:
+        if not adding.entries:
+            return
+        self.added += adding.entries
+        for row in self._write(adding.entries, removing.entries):
+            # What is there of it is wanted, so it must not be taken for something left over.
+            if isinstance(row, Flood) and (place := self._place(row.tunnel)):
+                for found in entries.forwarding(self._netlink, {place.tunnel: row.tunnel}):
+                    if isinstance(found, Flood):
+                        self.refused[found] = "kept, though not all of it could be written"
+
+    def _write(self, rows: Iterable[Entry], replaced: Iterable[Entry]) -> list[Entry]:
+        """Write entries, some of them in place of *replaced* ones; those that were refused."""
+        planned: list[Entry] = []
+        refused: list[Entry] = []
+        taken: list[Entry] = []
+        messages = self._additions(rows, {_key(row): row for row in replaced}, planned)
+        for place, code, text in self._netlink.write(messages):
+            row = planned[place]
+            if code == errno.ENODEV:
+                raise BackendError(f"the tunnel {row.tunnel} was taken away")
+            if code == errno.EEXIST:
+                taken.append(row)
+            else:
+                refused.append(row)
+                self.refused[row] = str(Failure(place, code, text))
+        if taken:
+            # Learned, or written by somebody else. The kernel would change where it leads, but
+            # not make it ours. As long as there is none, frames go to every VTEP.
+            self._netlink.write(
+                entries.forget(row, where.tunnel)
+                for row in taken
+                if isinstance(row, Unicast) and (where := self._place(row.tunnel))
+            )
+            refused += self._write(taken, taken)
+        return refused
+
+    def _additions(
+        self, rows: Iterable[Entry], replaced: Mapping[_Key, Entry], planned: list[Entry]
+    ) -> Iterator[Message]:
+        """The messages that write *rows*; for each, *planned* gets the row."""
+        for row in rows:
+            place = self._places.get(row.tunnel) or self._place(row.tunnel)
+            before = replaced.get(_key(row)) if replaced else None
+            if place is None:
+                if row.tunnel not in self._failed:
+                    raise BackendError(f"the tunnel {row.tunnel} was taken away")
+                self.refused[row] = f"the tunnel {row.tunnel} is missing"
+            elif isinstance(row, Unicast):
+                planned.append(row)
+                # Of half an entry the tunnel's table holds nothing, or nothing of ours.
+                whole = isinstance(before, Unicast) and before.addresses != before.key
+                yield entries.add_unicast(row, place.tunnel, replace=whole)
+            elif isinstance(row, Neighbour):
+                if place.bridge_name != row.bridge:
+                    self.refused[row] = f"the tunnel {row.tunnel} is not in {row.bridge}"
+                    continue
+                planned.append(row)
+                yield entries.add_neighbour(row, place.bridge, replace=before is not None)
+            else:
+                done = set(before.to) if isinstance(before, Flood) and before != row else set()
+                for address in row.to:
+                    if address not in done:
+                        planned.append(row)
+                        yield entries.add_flood(address, place.tunnel, place.device)
+
+    def _remove(self, adding: "_Sorted", removing: "_Sorted") -> None:
+        new = {_key(row): row for row in adding.entries}
+        planned: list[Entry] = []
+
+        def messages() -> Iterator[Message]:
+            for row in removing.entries:
+                for message in self._removals(row, new.get(_key(row))):
+                    planned.append(row)
+                    yield message
+
+        for failure in self._netlink.write(messages()):
+            if failure.code not in _GONE:
+                self.refused[planned[failure.place]] = str(failure)
+
+    def _removals(self, row: Entry, instead: Entry | None) -> Iterator[Message]:
+        """What is to be deleted of a row, when *instead* was written with the same key."""
+        if isinstance(row, Neighbour):
+            if instead is None and (bridge := self._bridge(row.bridge)):
+                yield entries.delete_neighbour(row, bridge)
+            return
+        if (place := self._place(row.tunnel)) is None:
+            return  # it went with its device
+        if isinstance(row, Flood):
+            kept = set(instead.to) if isinstance(instead, Flood) else set()
+            for address in row.to:
+                if address not in kept:
+                    yield entries.delete_flood(address, place.tunnel, place.device)
+            return
+        if instead is None and row.addresses != row.key:
+            yield entries.delete_unicast(row, place.tunnel)
+            if not self._populate:
+                yield entries.keep_learned(row, place.tunnel)
+        if row.bridged and not (isinstance(instead, Unicast) and instead.bridged):
+            yield entries.delete_bridged(row, place.tunnel)
+
+
+class _Sorted:
+    """Rows by their kind."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.tunnels: list[Tunnel] = []
+        self.bridges: list[Bridge] = []
+        self.oversized: list[Oversized] = []
+        self.entries: list[Entry] = []
+        for row in rows:
+            if isinstance(row, Unicast | Neighbour | Flood):
+                self.entries.append(row)
+            elif isinstance(row, Tunnel):
+                self.tunnels.append(row)
+            elif isinstance(row, Bridge):
+                self.bridges.append(row)
+            elif isinstance(row, Oversized):
+                self.oversized.append(row)
+            else:
+                raise TypeError(f"no row of this backend: {row!r}")
+
+
+def _key(row: Entry) -> _Key:
+    """What there can be one of."""
+    if isinstance(row, Unicast):
+        return row.tunnel, row.key
+    if isinstance(row, Neighbour):
+        return row.bridge, row.key
+    return row.tunnel, b""
