@@ -23,8 +23,8 @@ from typing import NamedTuple
 #: differ by some of it.
 SETTLED = 60.0
 
-#: Seconds for which one table answers requests of several ports for it: an agent reports up to 20
-#: in one call. Not longer: after a restart it asks again, and in earnest.
+#: Seconds from one port's request to another's for which one table answers both: an agent reports
+#: up to 20 in one call. Not longer: after a restart it asks again, and in earnest.
 _SERVED = 5.0
 
 #: (host, network) pairs to remember. A pair that is forgotten costs one table too many.
@@ -105,6 +105,7 @@ class Memory:
             if place is None or place.served_until < self._clock() or key not in place.served:
                 return False
             place.served.discard(key)
+            place.served_until = self._clock() + _SERVED
             return True
 
     def forget(self, host: str, network_id: str, key: str) -> None:
