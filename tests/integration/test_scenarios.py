@@ -121,7 +121,9 @@ def test_one_message_a_change(cloud: Cloud, network: Network, instances: list[In
         assert told(mark) == wanted, "its address changed"
         mark = cloud.messages.mark()
         cloud.delete(extra)
-        assert told(mark) == wanted, "it was deleted"
+        # Its agent may report it down at the same time, and the two servers don't know of each
+        # other: then it is said twice that it is gone.
+        assert told(mark) in (wanted, sorted(2 * wanted)), "it was deleted"
 
 
 def test_first_and_last_port_of_a_network(cloud: Cloud) -> None:
