@@ -55,7 +55,7 @@ demo: venv  ## show it: hosts in network namespaces, real Open vSwitch (root; DE
 	@$(BIN)/ovs-l2pop demo $(DEMO_ARGS)
 
 .PHONY: test
-test: need-root lint venv-neutron  ## everything that CI runs: lint, then all tests
+test: need-root lint venv-neutron os-packages-browser  ## everything that CI runs: lint, then all tests
 	@$(twice)
 	twice $(BIN)/python -m pytest tests/unit tests/packaging tests/functional $(PYTEST_ARGS)
 	$(MAKE) neutron integration
@@ -69,7 +69,7 @@ packaging: venv  ## the wheel in an empty virtual environment, and what .venv mu
 	@$(BIN)/python -m pytest tests/packaging $(PYTEST_ARGS)
 
 .PHONY: functional
-functional: need-root venv  ## tests against a real Open vSwitch in network namespaces (root)
+functional: need-root venv os-packages-browser  ## tests against a real Open vSwitch in network namespaces (root)
 	@$(BIN)/python -m pytest tests/functional $(PYTEST_ARGS)
 
 .PHONY: neutron
@@ -168,6 +168,12 @@ os-packages:
 os-packages-neutron: | os-packages
 	@$(quietly)
 	profile=neutron
+	$(os_packages)
+
+.PHONY: os-packages-browser
+os-packages-browser: | os-packages
+	@$(quietly)
+	profile=browser
 	$(os_packages)
 
 # Leaves an existing .venv's versions alone as far as setup.cfg allows them.

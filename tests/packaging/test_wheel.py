@@ -18,7 +18,10 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 # What a module may import though `pip install ovs-l2pop` does not bring it: the extras.
-EXTRAS = ("ryu", "neutron", "neutron_lib", "oslo_messaging", "oslo_log", "sqlalchemy")
+EXTRAS = (
+    *("ryu", "neutron", "neutron_lib", "oslo_messaging", "oslo_log", "sqlalchemy"),
+    *("jinja2", "markupsafe", "matplotlib"),
+)
 
 
 def run(cwd: Path, *command: str | Path) -> str:
@@ -61,6 +64,7 @@ def expected_files() -> Iterator[str]:
     for path in (CHECKOUT / "ovs_l2pop").rglob("*.py"):
         yield str(path.relative_to(CHECKOUT))
     yield "ovs_l2pop/py.typed"
+    yield "ovs_l2pop/compare/report.html"
     for pattern in ("flows/*.yaml", "etc/*.sample", "etc/*.service"):
         yield from (f"ovs_l2pop/{path.relative_to(CHECKOUT)}" for path in CHECKOUT.glob(pattern))
 
