@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from ovs_l2pop.agent.store import Store
+from ovs_l2pop.agent.watch import Watch
 from ovs_l2pop.backends import Backend
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
@@ -36,6 +37,8 @@ _POLL_INTERVAL = 1.0
 _FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
 #: Seconds after which rows that the dataplane refused are tried again: doubled to the last.
 _REFUSED_RETRY, _LAST_REFUSED_RETRY = 30.0, 600.0
+#: Rows that are logged of what one look found.
+_LOGGED_DRIFT = 10
 #: Seconds that an ending agent waits for what it is writing.
 _STOP_TIMEOUT = 10.0
 
@@ -47,6 +50,14 @@ class Outcome:
     refusals: list[Refusal] = field(default_factory=list)
     #: Why what was taken in is not in the dataplane yet; it will be written when it can be.
     pending: str | None = None
+
+
+class Health(NamedTuple):
+    """How something is."""
+
+    what: str
+    state: str  #: "ok" or "trouble"
+    detail: str
 
 
 class _Message(NamedTuple):
@@ -70,12 +81,17 @@ class _Call:
 class Agent:
     """One agent. :meth:`start` it, hand it messages, :meth:`stop` it."""
 
-    def __init__(self, local_ip: str, backend: Backend, store: Store) -> None:
+    def __init__(
+        self, local_ip: str, backend: Backend, store: Store, drift_interval: float = 60.0
+    ) -> None:
         self.local_ip = local_ip
         self.table = ForwardingTable(local_ip)
         self.reconciler = Reconciler(self.table, backend)
         #: Called in the worker when networks have been attached or detached.
         self.networks_changed: Callable[[], None] = lambda: None
+        #: How what belongs to the agent is; called in the worker.
+        self.others_health: Callable[[], Iterable[Health]] = tuple
+        self.watch = Watch(drift_interval)
         self._backend = backend
         self._store = store
         self._jobs: queue.SimpleQueue[_Messages | _Call | None] = queue.SimpleQueue()
@@ -87,7 +103,7 @@ class Agent:
         self._refused_delay = _REFUSED_RETRY
         self._next_look = 0.0
         #: Why the last messages may not survive a restart.
-        self._unkept: str | None = None
+        self.unkept: str | None = None
         #: The file holds messages that this configuration refuses.
         self._parked = False
         self._logged: set[str] = set()
@@ -226,7 +242,9 @@ class Agent:
         if not self._connected():
             return
         try:
-            self._backend.poll()
+            self._poll()
+            if self.watch.due:
+                self._mend()
             if self.reconciler.refused and time.monotonic() >= self._retry_refused_at:
                 self.reconciler.retry_refused()
                 self._refusals(self.reconciler.apply())
@@ -250,7 +268,7 @@ class Agent:
         self._guarded(take_in)
         for job in batch:
             job.outcome.refusals += written
-            job.outcome.pending = self._trouble or self._unkept
+            job.outcome.pending = self._trouble or self.unkept
             self._log(job.outcome.refusals)
             job.future.set_result(job.outcome)
 
@@ -276,8 +294,30 @@ class Agent:
         except BackendError:
             return []  # it is written as soon as there is a connection
 
+    def _poll(self) -> None:
+        if self._backend.poll():
+            self.watch.disturbed()
+
+    def _mend(self) -> None:
+        """Look for what somebody else changed, and write it again."""
+        started = time.monotonic()
+        drift = self.reconciler.drift()
+        cost = time.monotonic() - started
+        refused = self.reconciler.refused
+        found = [("missing", row) for row in drift.missing if row not in refused]
+        found += [("surplus", row) for row in drift.surplus if row not in refused]
+        texts = [(what, self.reconciler.describe(row)) for what, row in found]
+        self.watch.looked(((what, text.kind) for what, text in texts), cost)
+        if texts:
+            for what, text in texts[:_LOGGED_DRIFT]:
+                LOG.warning("somebody changed the dataplane: %s %s", what, " ".join(text))
+            if len(texts) > _LOGGED_DRIFT:
+                LOG.warning("… and %d rows more", len(texts) - _LOGGED_DRIFT)
+            self.reconciler.observe(drift)
+            self._log(self._refusals(self.reconciler.apply()))
+
     def _poll_and_follow(self) -> Mapping[Row, str]:
-        self._backend.poll()  # else a write of nothing would not notice that the switch is gone
+        self._poll()  # else a write of nothing would not notice that the switch is gone
         return self.reconciler.follow()
 
     def _in_line(self, step: Callable[[], _T]) -> _T:
@@ -312,9 +352,9 @@ class Agent:
             self._store.append(lines)
             if self._store.bloated and not self._parked:
                 self._store.rewrite(self.table.messages())
-            self._unkept = None
+            self.unkept = None
         except OSError as error:
-            self._unkept = f"in the switch, but not kept on disk: {error}"
+            self.unkept = f"in the switch, but not kept on disk: {error}"
             LOG.error("the table could not be kept on disk: %s", error)
 
     def _connected(self, now: bool = False) -> bool:

@@ -116,12 +116,13 @@ class LinuxBridgeBackend:
             self._claim.close()
             self._claim = None
 
-    def poll(self) -> None:
+    def poll(self) -> bool:
         netlink = self._open()
         if self._settings.local_ip is not None:
             there = underlay.find(netlink, self._settings.local_ip)
             if there != self._underlay:
                 raise BackendError(f"the underlay changed: {there}")
+        return False
 
     def refuse(self, attachment: Attachment) -> str | None:
         kind, vni = attachment.segment

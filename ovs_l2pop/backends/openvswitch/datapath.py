@@ -25,6 +25,8 @@ class DatapathTransport:
     :raises BackendError: it speaks another version than OpenFlow 1.3.
     """
 
+    pushes = False  # os-ken passes on answers only
+
     def __init__(self, datapath: Any) -> None:
         self.name = f"OpenFlow connection of bridge {datapath.id:#018x}"
         if datapath.ofproto.OFP_VERSION != OFP_VERSION:

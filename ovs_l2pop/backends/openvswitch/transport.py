@@ -30,6 +30,7 @@ class Transport(Protocol):
 
     name: str  #: for people
     first_xid: int  #: the quarter of all xids from here on is for the messages sent here
+    pushes: bool  #: what the switch tells unasked arrives as well
 
     def send(self, data: bytes) -> None:
         """Pass on whole OpenFlow messages."""
@@ -66,6 +67,8 @@ class ManagementSocket:
     :raises BackendError: no connection.
     :raises VersionError: there is one, and it can't be used.
     """
+
+    pushes = True
 
     def __init__(self, path: str, timeout: float = 10.0) -> None:
         self.name = path

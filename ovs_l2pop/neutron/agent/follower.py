@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
-from ovs_l2pop.agent.service import Agent, Outcome
+from ovs_l2pop.agent.service import Agent, Health, Outcome
 from ovs_l2pop.messages import Attachment, Detach, Entry, to_message
 from ovs_l2pop.neutron.protocol import Answer, Cursor, Update
 from ovs_l2pop.neutron.replica import Message, Replica
@@ -70,9 +70,12 @@ class Follower:
         self._again: list[float] = []
         #: Whether the server answered the last time; None before the first.
         self._answered: bool | None = None
+        self._answered_at = 0.0
+        self._failure = ""
         #: Networks whose segment here is not the server's, which has been logged.
         self._astray: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="ovs-l2pop-sync", daemon=True)
+        agent.others_health = lambda: [self.health()]
 
     def start(self) -> None:
         """Take over what the table holds from before a restart, and begin to follow."""
@@ -135,6 +138,14 @@ class Follower:
             self._missed_some()
         self._wanted.set()
 
+    def health(self) -> Health:
+        """Whether the server answers."""
+        if self._answered is None:
+            return Health("server", "ok", "not asked yet")
+        if not self._answered:
+            return Health("server", "trouble", self._failure)
+        return Health("server", "ok", f"answered {time.monotonic() - self._answered_at:.0f} s ago")
+
     # -- inside ------------------------------------------------------------------------------
 
     def _look(self) -> list[Message]:
@@ -177,6 +188,7 @@ class Follower:
                 if self._answered is not False:
                     LOG.warning("no sync with the server, will go on trying: %s", brief(error))
                 self._answered = False
+                self._failure = f"no answer: {brief(error)}"
                 self._behind = True
                 return False
         return True
@@ -193,6 +205,7 @@ class Follower:
             if self._answered is False:
                 LOG.info("the server answers again")
             self._answered = True
+            self._answered_at = time.monotonic()
             with self._lock:
                 # The server may answer from a picture that is some seconds old. What was cast
                 # after that, and before we listened for the network, is in neither.
