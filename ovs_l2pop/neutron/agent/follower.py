@@ -61,6 +61,9 @@ class Follower:
         # What the replica says must reach the table in that order.
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
+        # Of the times below. The agent's worker asks for a sync by soon(), and who holds the lock
+        # above may be waiting for the worker.
+        self._times = threading.Lock()
         self._wanted = threading.Event()
         self._stopped = False
         #: Until when casts may have been missed, and whether the last answer was older.
@@ -134,8 +137,7 @@ class Follower:
 
     def soon(self) -> None:
         """Something may have been missed until now."""
-        with self._lock:
-            self._missed_some()
+        self._missed_some()
         self._wanted.set()
 
     def health(self) -> Health:
@@ -251,13 +253,14 @@ class Follower:
                 self._wanted.wait(self._pause())
 
     def _missed_some(self) -> None:
-        now = self._deaf_until = time.monotonic()
-        self._again = [now + delay for delay in _ONCE_MORE]
+        with self._times:
+            now = self._deaf_until = time.monotonic()
+            self._again = [now + delay for delay in _ONCE_MORE]
 
     def _pause(self) -> float:
         """Seconds until the next sync."""
         now = time.monotonic()
-        with self._lock:
+        with self._times:
             self._again = [at for at in self._again if at > now]
             return min([self._interval * random.uniform(0.5, 1.5), *(a - now for a in self._again)])
 
