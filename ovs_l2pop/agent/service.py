@@ -39,6 +39,9 @@ _FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
 _REFUSED_RETRY, _LAST_REFUSED_RETRY = 30.0, 600.0
 #: Rows that are logged of what one look found.
 _LOGGED_DRIFT = 10
+#: Bytes of messages that wait for the worker at the most: who submits more waits too. What is read
+#: of them takes some five times as much memory.
+_BACKLOG = 64 << 20
 #: Seconds that an ending agent waits for what it is writing.
 _STOP_TIMEOUT = 10.0
 
@@ -68,6 +71,7 @@ class _Message(NamedTuple):
 @dataclass(slots=True)
 class _Messages:
     messages: list[_Message]
+    size: int  #: in bytes
     outcome: Outcome
     future: "Future[Outcome]"
 
@@ -95,6 +99,8 @@ class Agent:
         self._backend = backend
         self._store = store
         self._jobs: queue.SimpleQueue[_Messages | _Call | None] = queue.SimpleQueue()
+        self._backlog = 0
+        self._room = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._trouble: str | None = "not connected yet"
         self._delay = _FIRST_RETRY
@@ -127,7 +133,15 @@ class Agent:
         self._store.close()
 
     def submit(self, lines: Iterable[bytes]) -> "Future[Outcome]":
-        """Take in messages, one JSON object a line; the future ends when they are written."""
+        """Take in messages, one JSON object a line; the future ends when they are written.
+
+        Waits while too many are there already.
+        """
+        lines = list(lines)
+        size = sum(map(len, lines))
+        with self._room:
+            self._room.wait_for(lambda: not self._backlog or self._backlog + size <= _BACKLOG)
+            self._backlog += size
         outcome = Outcome()
         parser = Parser(self.local_ip)
         taken: list[_Message] = []
@@ -143,7 +157,7 @@ class Agent:
             if changes:
                 taken.append(_Message(None if refused else line, changes))
         future: Future[Outcome] = Future()
-        self._jobs.put(_Messages(taken, outcome, future))
+        self._jobs.put(_Messages(taken, size, outcome, future))
         return future
 
     def call(self, function: Callable[[], Any]) -> "Future[Any]":
@@ -266,6 +280,9 @@ class Agent:
                 self.networks_changed()
 
         self._guarded(take_in)
+        with self._room:
+            self._backlog -= sum(job.size for job in batch)
+            self._room.notify_all()
         for job in batch:
             job.outcome.refusals += written
             job.outcome.pending = self._trouble or self.unkept
