@@ -9,7 +9,9 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import queue
+import selectors
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -99,6 +101,8 @@ class Agent:
         self._backend = backend
         self._store = store
         self._jobs: queue.SimpleQueue[_Messages | _Call | None] = queue.SimpleQueue()
+        #: Readable while there may be jobs.
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._backlog = 0
         self._room = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -127,7 +131,7 @@ class Agent:
 
     def stop(self) -> None:
         """Finish what was begun and leave the dataplane as it is."""
-        self._jobs.put(None)
+        self._put(None)
         self._thread.join(timeout=_STOP_TIMEOUT)  # it may be waiting for a switch that hangs
         self._backend.close()
         self._store.close()
@@ -157,13 +161,13 @@ class Agent:
             if changes:
                 taken.append(_Message(None if refused else line, changes))
         future: Future[Outcome] = Future()
-        self._jobs.put(_Messages(taken, size, outcome, future))
+        self._put(_Messages(taken, size, outcome, future))
         return future
 
     def call(self, function: Callable[[], Any]) -> "Future[Any]":
         """Run a function in the worker: it may look at table and reconciler."""
         future: Future[Any] = Future()
-        self._jobs.put(_Call(function, future))
+        self._put(_Call(function, future))
         return future
 
     def reconnect(self) -> None:
@@ -217,17 +221,18 @@ class Agent:
             except OSError as error:
                 LOG.error("the table's file could not be written anew: %s", error)
 
+    def _put(self, job: "_Messages | _Call | None") -> None:
+        self._jobs.put(job)
+        os.eventfd_write(self._bell, 1)
+
     def _run(self) -> None:
         self._guarded(lambda: self._connected(now=True))
         while True:
             # By the clock, not when there is nothing else to do: there may always be something.
-            if time.monotonic() >= self._next_look:
+            if self._wait() or time.monotonic() >= self._next_look:
                 self._guarded(self._look)
                 self._next_look = time.monotonic() + _POLL_INTERVAL
-            try:
-                jobs = [self._jobs.get(timeout=self._pause())]
-            except queue.Empty:
-                continue
+            jobs: list[_Messages | _Call | None] = []
             with contextlib.suppress(queue.Empty):
                 while True:
                     jobs.append(self._jobs.get_nowait())
@@ -247,6 +252,18 @@ class Agent:
         except Exception as error:
             LOG.exception("internal error")
             self._lost(BackendError(f"internal error: {error!r}"))
+
+    def _wait(self) -> bool:
+        """Until there is a job or it is time to look; whether the dataplane has news."""
+        news = -1 if self._trouble else self._backend.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._bell, selectors.EVENT_READ)
+            if news >= 0:
+                selector.register(news, selectors.EVENT_READ)
+            ready = {key.fd for key, _ in selector.select(self._pause())}
+        if self._bell in ready:
+            os.eventfd_read(self._bell)
+        return news in ready
 
     def _pause(self) -> float:
         return max(0.0, self._next_look - time.monotonic())
@@ -380,12 +397,17 @@ class Agent:
             return True
         if not now and time.monotonic() < self._next_try:
             return False
+        written = self.reconciler.written
         try:
             self._log(self._refusals(self.reconciler.resync()))
         except BackendError as error:
             self._lost(error)
             return False
-        LOG.info("connected; %d rows in place", len(self.reconciler.difference.installed))
+        LOG.info(
+            "connected; %d rows in place, %d of them had to be written or deleted",
+            len(self.reconciler.difference.installed),
+            self.reconciler.written - written,
+        )
         self._trouble = None
         self._delay = _FIRST_RETRY
         return True

@@ -18,6 +18,7 @@ class FakeBackend:
         self.writes: list[list[Batch]] = []
         self.connects = 0
         self.down = False
+        self.descriptor = -1
         #: Somebody has changed rows, and the next poll tells of it.
         self.disturbed = False
         #: Rows that the next writes refuse.
@@ -36,6 +37,9 @@ class FakeBackend:
 
     def close(self) -> None:
         pass
+
+    def fileno(self) -> int:
+        return self.descriptor
 
     def poll(self) -> bool:
         if self.down:

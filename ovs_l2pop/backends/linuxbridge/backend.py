@@ -116,6 +116,9 @@ class LinuxBridgeBackend:
             self._claim.close()
             self._claim = None
 
+    def fileno(self) -> int:
+        return -1
+
     def poll(self) -> bool:
         netlink = self._open()
         if self._settings.local_ip is not None:

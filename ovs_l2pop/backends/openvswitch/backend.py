@@ -151,6 +151,9 @@ class OpenvswitchBackend:
             os.close(self._claim)
             self._claim = None
 
+    def fileno(self) -> int:
+        return -1 if self._channel is None else self._channel.fileno()
+
     def poll(self) -> bool:
         disturbed = self._open().poll()
         # Every machine that is plugged in changes the database, and seldom anything of ours.

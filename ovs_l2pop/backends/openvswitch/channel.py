@@ -93,6 +93,9 @@ class Channel:
     def close(self) -> None:
         self._transport.close()
 
+    def fileno(self) -> int:
+        return self._transport.fileno()
+
     def watch(self, matters: Callable[[int], bool]) -> bool:
         """Hear of flows that others change from now on, as far as the switch tells of that.
 

@@ -51,6 +51,9 @@ class DatapathTransport:
                 raise BackendError(f"{self.name}: the switch closed the connection") from None
             return None
 
+    def fileno(self) -> int:
+        return -1
+
     def close(self) -> None:
         """Let go of it; the connection is its owner's."""
         _listener().transports.pop(self._datapath, None)

@@ -38,6 +38,9 @@ class Transport(Protocol):
     def receive(self, timeout: float) -> Received | None:
         """The next message; None where none came in time (seconds, 0 for not waiting)."""
 
+    def fileno(self) -> int:
+        """A descriptor that is readable when something came; -1: none."""
+
     def close(self) -> None:
         """End the connection."""
 
@@ -95,7 +98,14 @@ class ManagementSocket:
         if answer[0] != _HELLO:
             raise self._no_version()
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            # What is left unread would look to the switch as if we had died.
+            while self._socket.recv(1 << 16):
+                pass
         self._selector.close()
         self._socket.close()
 
