@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 3600
 
 # The name of the stamp carries what decides the content of .venv: a `git checkout` that changes
 # only times installs nothing, one that changes setup.cfg does.
@@ -81,6 +82,10 @@ neutron: venv-neutron  ## the mechanism driver in Neutron's plugin, in one proce
 integration: need-root venv venv-neutron  ## a cloud: real Neutron, RabbitMQ, MariaDB, Open vSwitch (root)
 	@$(twice)
 	twice $(BIN)/python -m pytest tests/integration $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: need-root venv venv-neutron  ## faults at random for an hour (root; SOAK_SECONDS=3600, SOAK_SEED=...)
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/integration/test_soak.py $(PYTEST_ARGS)
 
 .PHONY: fuzz
 fuzz: venv  ## fuzz what reads messages and switches' answers (FUZZ_SECONDS=60 for each)
