@@ -246,14 +246,18 @@ class World:
                 self.held.append((member.host.name, update))
                 continue
             for _ in range(1 if chance < 0.85 else 2):
-                self.command(cast=member.host.name, update=update)
+                self.deliver(member.host.name, update)
 
     def release(self) -> None:
         """What was held back comes, in another order."""
         self.choice.shuffle(self.held)
         for host, update in self.held:
-            self.command(cast=host, update=update)
+            self.deliver(host, update)
         self.held.clear()
+
+    def deliver(self, host: str, update: dict[str, Any]) -> None:
+        if "broker" not in self.down:  # else it is lost; the library would wait for the broker
+            self.command(cast=host, update=update)
 
     def network_comes_or_goes(self) -> None:
         member = self.choice.choice(self.members)
