@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 # More words for `ovs-l2pop demo` and for pytest, say: make unit PYTEST_ARGS='-k table -x'
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 3600
 
 # The name of the stamp carries what decides the content of .venv: a `git checkout` that changes
 # only times installs nothing, one that changes setup.cfg does.
@@ -57,12 +59,12 @@ demo: venv  ## show it: hosts in network namespaces, real Open vSwitch (root; DE
 .PHONY: test
 test: need-root lint venv-neutron os-packages-browser  ## everything that CI runs: lint, then all tests
 	@$(twice)
-	twice $(BIN)/python -m pytest tests/unit tests/packaging tests/functional $(PYTEST_ARGS)
+	twice $(BIN)/python -m pytest tests/unit tests/fuzz tests/packaging tests/functional $(PYTEST_ARGS)
 	$(MAKE) neutron integration
 
 .PHONY: unit
 unit: venv  ## unit tests
-	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/fuzz $(PYTEST_ARGS)
 
 .PHONY: packaging
 packaging: venv  ## the wheel in an empty virtual environment, and what .venv must hold
@@ -80,6 +82,19 @@ neutron: venv-neutron  ## the mechanism driver in Neutron's plugin, in one proce
 integration: need-root venv venv-neutron  ## a cloud: real Neutron, RabbitMQ, MariaDB, Open vSwitch (root)
 	@$(twice)
 	twice $(BIN)/python -m pytest tests/integration $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: need-root venv venv-neutron  ## faults at random for an hour (root; SOAK_SECONDS=3600, SOAK_SEED=...)
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/integration/test_soak.py $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: venv  ## fuzz what reads messages and switches' answers (FUZZ_SECONDS=60 for each)
+	@$(quietly)
+	quietly $(BIN)/python -m pip install -e '.[fuzz]'
+	for target in messages server openflow; do
+	    echo "== $$target"
+	    $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -verbosity=0
+	done
 
 .PHONY: bench
 bench: need-root venv  ## measurements (root; not part of test)

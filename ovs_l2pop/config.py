@@ -87,6 +87,14 @@ L2POP_OPTS = [
         " the attached networks; answered by the mechanism driver ovs_l2pop. Used with"
         " transport_url only.",
     ),
+    cfg.FloatOpt(
+        "drift_interval",
+        default=60.0,
+        min=0.0,
+        help="Seconds between two looks whether the dataplane still is what it should be; what"
+        " somebody else changed is written again, and logged. Changes that the dataplane tells of"
+        " are mended within some seconds. 0: ovs-l2pop check finds them, and repair mends them.",
+    ),
 ]
 
 OPENVSWITCH_OPTS = [

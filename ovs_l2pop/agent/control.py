@@ -4,7 +4,7 @@ JSON Lines over a unix stream socket that only its owner can open. The first lin
 
     {"command": "send"}                          then messages, one a line, until the sender
                                                  shuts its side down
-    {"command": "show", "what": "networks"}      or vteps, entries, tunnels
+    {"command": "show", "what": "networks"}      or vteps, entries, tunnels, health
     {"command": "check"} {"command": "repair"}
 
 The answer is one object: ``{"error": …}``, or what the command gives.

@@ -9,7 +9,9 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import queue
+import selectors
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from ovs_l2pop.agent.store import Store
+from ovs_l2pop.agent.watch import Watch
 from ovs_l2pop.backends import Backend
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
@@ -36,6 +39,11 @@ _POLL_INTERVAL = 1.0
 _FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
 #: Seconds after which rows that the dataplane refused are tried again: doubled to the last.
 _REFUSED_RETRY, _LAST_REFUSED_RETRY = 30.0, 600.0
+#: Rows that are logged of what one look found.
+_LOGGED_DRIFT = 10
+#: Bytes of messages that wait for the worker at the most: who submits more waits too. What is read
+#: of them takes some five times as much memory.
+_BACKLOG = 64 << 20
 #: Seconds that an ending agent waits for what it is writing.
 _STOP_TIMEOUT = 10.0
 
@@ -49,6 +57,14 @@ class Outcome:
     pending: str | None = None
 
 
+class Health(NamedTuple):
+    """How something is."""
+
+    what: str
+    state: str  #: "ok" or "trouble"
+    detail: str
+
+
 class _Message(NamedTuple):
     line: bytes | None  #: as it came; None where part of it was refused
     changes: list[Change]
@@ -57,6 +73,7 @@ class _Message(NamedTuple):
 @dataclass(slots=True)
 class _Messages:
     messages: list[_Message]
+    size: int  #: in bytes
     outcome: Outcome
     future: "Future[Outcome]"
 
@@ -70,15 +87,24 @@ class _Call:
 class Agent:
     """One agent. :meth:`start` it, hand it messages, :meth:`stop` it."""
 
-    def __init__(self, local_ip: str, backend: Backend, store: Store) -> None:
+    def __init__(
+        self, local_ip: str, backend: Backend, store: Store, drift_interval: float = 60.0
+    ) -> None:
         self.local_ip = local_ip
         self.table = ForwardingTable(local_ip)
         self.reconciler = Reconciler(self.table, backend)
         #: Called in the worker when networks have been attached or detached.
         self.networks_changed: Callable[[], None] = lambda: None
+        #: How what belongs to the agent is; called in the worker.
+        self.others_health: Callable[[], Iterable[Health]] = tuple
+        self.watch = Watch(drift_interval)
         self._backend = backend
         self._store = store
         self._jobs: queue.SimpleQueue[_Messages | _Call | None] = queue.SimpleQueue()
+        #: Readable while there may be jobs.
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._backlog = 0
+        self._room = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._trouble: str | None = "not connected yet"
         self._delay = _FIRST_RETRY
@@ -87,7 +113,7 @@ class Agent:
         self._refused_delay = _REFUSED_RETRY
         self._next_look = 0.0
         #: Why the last messages may not survive a restart.
-        self._unkept: str | None = None
+        self.unkept: str | None = None
         #: The file holds messages that this configuration refuses.
         self._parked = False
         self._logged: set[str] = set()
@@ -105,13 +131,21 @@ class Agent:
 
     def stop(self) -> None:
         """Finish what was begun and leave the dataplane as it is."""
-        self._jobs.put(None)
+        self._put(None)
         self._thread.join(timeout=_STOP_TIMEOUT)  # it may be waiting for a switch that hangs
         self._backend.close()
         self._store.close()
 
     def submit(self, lines: Iterable[bytes]) -> "Future[Outcome]":
-        """Take in messages, one JSON object a line; the future ends when they are written."""
+        """Take in messages, one JSON object a line; the future ends when they are written.
+
+        Waits while too many are there already.
+        """
+        lines = list(lines)
+        size = sum(map(len, lines))
+        with self._room:
+            self._room.wait_for(lambda: not self._backlog or self._backlog + size <= _BACKLOG)
+            self._backlog += size
         outcome = Outcome()
         parser = Parser(self.local_ip)
         taken: list[_Message] = []
@@ -127,13 +161,13 @@ class Agent:
             if changes:
                 taken.append(_Message(None if refused else line, changes))
         future: Future[Outcome] = Future()
-        self._jobs.put(_Messages(taken, outcome, future))
+        self._put(_Messages(taken, size, outcome, future))
         return future
 
     def call(self, function: Callable[[], Any]) -> "Future[Any]":
         """Run a function in the worker: it may look at table and reconciler."""
         future: Future[Any] = Future()
-        self._jobs.put(_Call(function, future))
+        self._put(_Call(function, future))
         return future
 
     def reconnect(self) -> None:
@@ -187,17 +221,18 @@ class Agent:
             except OSError as error:
                 LOG.error("the table's file could not be written anew: %s", error)
 
+    def _put(self, job: "_Messages | _Call | None") -> None:
+        self._jobs.put(job)
+        os.eventfd_write(self._bell, 1)
+
     def _run(self) -> None:
         self._guarded(lambda: self._connected(now=True))
         while True:
             # By the clock, not when there is nothing else to do: there may always be something.
-            if time.monotonic() >= self._next_look:
+            if self._wait() or time.monotonic() >= self._next_look:
                 self._guarded(self._look)
                 self._next_look = time.monotonic() + _POLL_INTERVAL
-            try:
-                jobs = [self._jobs.get(timeout=self._pause())]
-            except queue.Empty:
-                continue
+            jobs: list[_Messages | _Call | None] = []
             with contextlib.suppress(queue.Empty):
                 while True:
                     jobs.append(self._jobs.get_nowait())
@@ -218,6 +253,18 @@ class Agent:
             LOG.exception("internal error")
             self._lost(BackendError(f"internal error: {error!r}"))
 
+    def _wait(self) -> bool:
+        """Until there is a job or it is time to look; whether the dataplane has news."""
+        news = -1 if self._trouble else self._backend.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._bell, selectors.EVENT_READ)
+            if news >= 0:
+                selector.register(news, selectors.EVENT_READ)
+            ready = {key.fd for key, _ in selector.select(self._pause())}
+        if self._bell in ready:
+            os.eventfd_read(self._bell)
+        return news in ready
+
     def _pause(self) -> float:
         return max(0.0, self._next_look - time.monotonic())
 
@@ -226,7 +273,9 @@ class Agent:
         if not self._connected():
             return
         try:
-            self._backend.poll()
+            self._poll()
+            if self.watch.due:
+                self._mend()
             if self.reconciler.refused and time.monotonic() >= self._retry_refused_at:
                 self.reconciler.retry_refused()
                 self._refusals(self.reconciler.apply())
@@ -248,9 +297,12 @@ class Agent:
                 self.networks_changed()
 
         self._guarded(take_in)
+        with self._room:
+            self._backlog -= sum(job.size for job in batch)
+            self._room.notify_all()
         for job in batch:
             job.outcome.refusals += written
-            job.outcome.pending = self._trouble or self._unkept
+            job.outcome.pending = self._trouble or self.unkept
             self._log(job.outcome.refusals)
             job.future.set_result(job.outcome)
 
@@ -276,8 +328,30 @@ class Agent:
         except BackendError:
             return []  # it is written as soon as there is a connection
 
+    def _poll(self) -> None:
+        if self._backend.poll():
+            self.watch.disturbed()
+
+    def _mend(self) -> None:
+        """Look for what somebody else changed, and write it again."""
+        started = time.monotonic()
+        drift = self.reconciler.drift()
+        cost = time.monotonic() - started
+        refused = self.reconciler.refused
+        found = [("missing", row) for row in drift.missing if row not in refused]
+        found += [("surplus", row) for row in drift.surplus if row not in refused]
+        texts = [(what, self.reconciler.describe(row)) for what, row in found]
+        self.watch.looked(((what, text.kind) for what, text in texts), cost)
+        if texts:
+            for what, text in texts[:_LOGGED_DRIFT]:
+                LOG.warning("somebody changed the dataplane: %s %s", what, " ".join(text))
+            if len(texts) > _LOGGED_DRIFT:
+                LOG.warning("… and %d rows more", len(texts) - _LOGGED_DRIFT)
+            self.reconciler.observe(drift)
+            self._log(self._refusals(self.reconciler.apply()))
+
     def _poll_and_follow(self) -> Mapping[Row, str]:
-        self._backend.poll()  # else a write of nothing would not notice that the switch is gone
+        self._poll()  # else a write of nothing would not notice that the switch is gone
         return self.reconciler.follow()
 
     def _in_line(self, step: Callable[[], _T]) -> _T:
@@ -312,9 +386,9 @@ class Agent:
             self._store.append(lines)
             if self._store.bloated and not self._parked:
                 self._store.rewrite(self.table.messages())
-            self._unkept = None
+            self.unkept = None
         except OSError as error:
-            self._unkept = f"in the switch, but not kept on disk: {error}"
+            self.unkept = f"in the switch, but not kept on disk: {error}"
             LOG.error("the table could not be kept on disk: %s", error)
 
     def _connected(self, now: bool = False) -> bool:
@@ -323,12 +397,17 @@ class Agent:
             return True
         if not now and time.monotonic() < self._next_try:
             return False
+        written = self.reconciler.written
         try:
             self._log(self._refusals(self.reconciler.resync()))
         except BackendError as error:
             self._lost(error)
             return False
-        LOG.info("connected; %d rows in place", len(self.reconciler.difference.installed))
+        LOG.info(
+            "connected; %d rows in place, %d of them had to be written or deleted",
+            len(self.reconciler.difference.installed),
+            self.reconciler.written - written,
+        )
         self._trouble = None
         self._delay = _FIRST_RETRY
         return True

@@ -1,10 +1,11 @@
 """What an agent shows of itself: plain rows for tables and JSON. Runs in the agent's worker."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ovs_l2pop.agent.service import Agent
+from ovs_l2pop.agent.service import Agent, Health
 from ovs_l2pop.backends import RowText
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
@@ -88,11 +89,45 @@ def _tunnels(agent: Agent) -> View:
     return _view(["name", "type", "vtep", "networks", "state", "attributes"], sorted(rows))
 
 
+def _health(agent: Agent) -> View:
+    """Whether something needs a person's attention: rows of what, "ok" or "trouble", and why."""
+    refused = agent.reconciler.refused
+    rows = [
+        _state("dataplane", agent.trouble, f"{len(agent.reconciler.difference.installed)} rows"),
+        _state("refused rows", _refused(agent) if refused else None, "none"),
+        _state("table on disk", agent.unkept, "kept"),
+        _state("drift", None, _mended(agent)),
+        *agent.others_health(),
+    ]
+    return _view(["what", "state", "detail"], [list(row) for row in rows])
+
+
+def _state(what: str, trouble: str | None, well: str) -> Health:
+    return Health(what, "trouble", trouble) if trouble else Health(what, "ok", well)
+
+
+def _refused(agent: Agent) -> str:
+    refused = agent.reconciler.refused
+    row, reason = next(iter(refused.items()))
+    first = " ".join(agent.reconciler.describe(row)[:3])
+    return f"{len(refused)}, tried again every so often; the first: {first}: {reason}"
+
+
+def _mended(agent: Agent) -> str:
+    watch = agent.watch
+    parts = [f"{count} {state} {kind}" for (state, kind), count in sorted(watch.mended.items())]
+    if watch.last_found is None:
+        return "none found"
+    last = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(watch.last_found))
+    return f"mended so far: {', '.join(parts)}; last {last}"
+
+
 SHOW: Mapping[str, Callable[[Agent], View]] = {
     "networks": _networks,
     "vteps": _vteps,
     "entries": _entries,
     "tunnels": _tunnels,
+    "health": _health,
 }
 
 _DRIFT_COLUMNS = ["drift", *RowText._fields]

@@ -47,8 +47,15 @@ class Backend(Protocol):
     def close(self) -> None:
         """Let go of the dataplane and leave it as it is."""
 
-    def poll(self) -> None:
-        """Notice that the dataplane went away; called about once a second while idle."""
+    def fileno(self) -> int:
+        """A descriptor that is readable when the dataplane has something to tell; -1: none."""
+
+    def poll(self) -> bool:
+        """Notice that the dataplane went away; called about once a second, and when it tells.
+
+        :returns: whether somebody else may have changed rows of ours since the last read-back or
+            poll, as far as the dataplane tells of it. It need not tell of everything.
+        """
 
     def refuse(self, attachment: Attachment) -> str | None:
         """Why this backend can't have such a network, or None."""

@@ -57,7 +57,7 @@ class Agent(Command):
         gc.set_threshold(200_000, 50, 1000)
         # State and socket first: a second agent must fail before it touches the dataplane.
         store = Store(Path(options.state_path).absolute())
-        service = Service(options.local_ip, backend, store)
+        service = Service(options.local_ip, backend, store, options.drift_interval)
         listener = _listener(conf, arguments, service)
         control = ControlServer(path, service)
         try:

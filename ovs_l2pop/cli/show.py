@@ -36,3 +36,14 @@ class Tunnels(_Show):
     """List tunnels and in how many networks each is needed."""
 
     what = "tunnels"
+
+
+class Health(_Show):
+    """List what may need attention. Exit code 0: nothing does. 1: something does."""
+
+    what = "health"
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
+        columns, rows = super().take_action(parsed_args)
+        self.success = int(any(state != "ok" for _, state, _ in rows))
+        return columns, rows

@@ -225,6 +225,7 @@ class Host(Place):
                 "local_ip": self.vtep,
                 "state_path": self.directory / "state",
                 "control_socket": self.directory / "agent.sock",
+                "drift_interval": 0,  # what a test damages stays so until it says otherwise
             },
             "openvswitch": {
                 "ovsdb_connection": self.ovsdb,

@@ -17,7 +17,8 @@ reconnect, and periodically with jitter::
        "gone": [network_id, …],           # this host has no port in them: drop them
        "chunks": [{"network_id", "network_type", "segment_id",
                    "after": key, "until": key | null, "ports": [PORT, …]}, …],
-       "cursor": null | [network_id, key]}
+       "cursor": null | [network_id, key],
+       "dead": [vtep, …]}                 # nobody answers there: no broadcast goes to them
 
 A network whose digest is the server's own is not in the answer. One that differs comes as a
 sequence of chunks. Each says of a range of keys, after ``after`` up to and including ``until``
@@ -35,9 +36,9 @@ host believes that unless it heard of the port later than ``age`` seconds before
 ports in its own only. One that has ports in several takes part in the first (by type and id).
 
 **Flooding entries** are not sent: broadcast of a network goes to every VTEP that a port of it is
-behind. A port that is behind several VTEPs at once (DVR interface, HA router) has one state, and
-one key, for each. It carries no addresses: the MAC is on all hosts, or moves by VRRP without the
-server's knowledge.
+behind, but for the dead ones. A port that is behind several VTEPs at once (DVR interface, HA
+router) has one state, and one key, for each. It carries no addresses: the MAC is on all hosts, or
+moves by VRRP without the server's knowledge.
 
 **Allowed addresses** are single addresses of a port's allowed address pairs. Such an address may
 move between ports at any time, so nobody but the guests can answer for it.
@@ -202,6 +203,7 @@ class Answer:
     gone: tuple[str, ...]
     chunks: tuple[Chunk, ...]
     cursor: Cursor | None
+    dead: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         return {
@@ -209,6 +211,7 @@ class Answer:
             "gone": list(self.gone),
             "chunks": [chunk.to_wire() for chunk in self.chunks],
             "cursor": None if self.cursor is None else list(self.cursor),
+            "dead": list(self.dead),
         }
 
     @classmethod
@@ -226,6 +229,7 @@ class Answer:
                     tuple(str(network_id) for network_id in gone),
                     tuple(Chunk.from_wire(chunk) for chunk in chunks),
                     parse_cursor(rest.get("cursor")),
+                    _texts(rest.get("dead", [])),
                 )
         raise ProtocolError(f"not an answer to sync: {value!s:.80}")
 
@@ -238,6 +242,12 @@ def parse_cursor(value: object) -> Cursor | None:
         case [str(network_id), str(key)]:
             return network_id, key
     raise ProtocolError(f"not a cursor: {value!s:.80}")
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise ProtocolError(f"not a list of addresses: {value!s:.80}")
 
 
 def wire_size(port: PortState) -> int:

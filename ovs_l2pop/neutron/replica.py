@@ -70,6 +70,8 @@ class Replica:
         self._clock = clock
         self._parser = Parser(own_vtep)
         self._networks: dict[str, _Network] = {}
+        #: VTEPs that broadcast isn't copied to.
+        self._dead: frozenset[str] = frozenset()
 
     @property
     def network_ids(self) -> set[str]:
@@ -145,12 +147,25 @@ class Replica:
         :param all_of_it: as in :meth:`drop`, of networks in which this host has no port.
         :returns: messages for the table, and the cursor to go on with.
         """
-        messages = []
+        messages = self._bury(frozenset(map(_canonical, answer.dead)))
         for chunk in answer.chunks:
             messages += self._replace(chunk, asked_at - answer.age)
         for network_id in answer.gone:
             messages += self.drop(network_id, all_of_it=all_of_it)
         return messages, answer.cursor
+
+    def _bury(self, dead: frozenset[str]) -> list[Message]:
+        """These VTEPs are dead, and no others."""
+        changed, self._dead = self._dead ^ dead, dead
+        claims = {(FLOODING_MAC, FLOODING_IP, vtep) for vtep in changed}
+        return [
+            message
+            for network_id, network in self._networks.items()
+            if network.segment is not None
+            for message in self._tell(
+                network_id, network, network.segment, claims & network.claims.keys()
+            )
+        ]
 
     def _replace(self, chunk: Chunk, as_of: float) -> list[Message]:
         network = self._networks.get(chunk.network_id)
@@ -228,8 +243,11 @@ class Replica:
         network.segment = segment
         added, removed = set(), set()
         for claim in touched:
-            contested = claim[0] != FLOODING_MAC and network.allowed[claim[1]] > 0
-            wanted = network.claims[claim] > 0 and not contested
+            if claim[0] == FLOODING_MAC:
+                excepted = claim[2] in self._dead
+            else:
+                excepted = network.allowed[claim[1]] > 0
+            wanted = network.claims[claim] > 0 and not excepted
             if wanted and claim in network.strange:
                 network.strange.remove(claim)
                 network.told.add(claim)

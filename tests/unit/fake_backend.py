@@ -18,6 +18,9 @@ class FakeBackend:
         self.writes: list[list[Batch]] = []
         self.connects = 0
         self.down = False
+        self.descriptor = -1
+        #: Somebody has changed rows, and the next poll tells of it.
+        self.disturbed = False
         #: Rows that the next writes refuse.
         self.refuses: Callable[[Row], bool] = lambda row: False
         #: Rows until a write breaks off; None: none does.
@@ -35,9 +38,14 @@ class FakeBackend:
     def close(self) -> None:
         pass
 
-    def poll(self) -> None:
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def poll(self) -> bool:
         if self.down:
             raise BackendError("the switch went away")
+        disturbed, self.disturbed = self.disturbed, False
+        return disturbed
 
     def refuse(self, attachment: Attachment) -> str | None:
         return self.refused_attachment

@@ -320,6 +320,73 @@ def test_what_nobody_asked_for_is_ignored(switch: FakeSwitch, path: Path) -> Non
     assert len(list(channel.flows(COOKIE))) == 1
 
 
+# -- what the switch tells unasked ---------------------------------------------------------------
+
+ADDED, DELETED, MODIFIED, ABBREVIATED = range(4)
+EXTENSION, FLOW_MONITOR = 0xFFFF, 1870
+
+
+def event(kind: int, cookie: int = 0) -> bytes:
+    """A flow that somebody changed (struct nx_flow_update_full); or that we did, in brief."""
+    if kind == ABBREVIATED:
+        return struct.pack("!HHI", 8, ABBREVIATED, 77)
+    head = struct.pack("!HHHHHHHBxQ", 32, kind, 0, 10, 0, 0, 4, 20, cookie)
+    return head + struct.pack("!HHxxxx", 1, 4)
+
+
+def news(*events: bytes) -> bytes:
+    head = struct.pack("!HHxxxxII", EXTENSION, 0, 0x4F4E4600, FLOW_MONITOR)
+    return message(MULTIPART_REPLY, 0, head + b"".join(events))
+
+
+PAUSED = message(EXPERIMENTER, 0, struct.pack("!II", 0x2320, 22))
+
+NEWS = {
+    "ours changed by somebody": (news(event(MODIFIED, COOKIE)), True),
+    "ours among others": (news(event(ADDED, 5), event(DELETED, COOKIE), event(ADDED, 6)), True),
+    "behind our own": (news(event(ABBREVIATED), event(DELETED, COOKIE)), True),
+    "in the second message": (news(event(ADDED, 5)) + news(event(DELETED, COOKIE)), True),
+    "some were left out": (PAUSED, True),
+    "others'": (news(event(ADDED, 5), event(MODIFIED, 6)), False),
+    "our own": (news(event(ABBREVIATED), event(ABBREVIATED)), False),
+    "nothing": (b"", False),
+}
+
+
+@pytest.mark.parametrize("name", NEWS)
+@pytest.mark.parametrize("while_writing", [True, False])
+def test_flows_that_others_change(
+    name: str, while_writing: bool, switch: FakeSwitch, path: Path
+) -> None:
+    told, disturbed = NEWS[name]
+    channel = connected(path)
+    assert channel.watch(lambda cookie: cookie == COOKIE)
+    switch.before_answers = told
+    if while_writing:
+        assert channel.write(flows(2)) == []
+    else:
+        list(channel.flows(COOKIE))
+    assert channel.poll() is disturbed
+    switch.before_answers = b""
+    assert channel.poll() is False, "it is told once"
+
+
+def test_watching_is_asked_for_in_all_tables(switch: FakeSwitch, path: Path) -> None:
+    assert connected(path).watch(lambda cookie: True)
+    _, _, body = switch.received[-1]
+    # What ovs-ofctl 3.1 sends for "monitor br watch:!initial,!actions,!own".
+    assert body.hex() == (
+        "ffff0000000000004f4e46000000074e00000000000e0004ffffffffff0000000001000400000000"
+    )
+
+
+def test_switch_that_tells_nothing(switch: FakeSwitch, path: Path) -> None:
+    switch.replies = {EXTENSION: (1, 2)}
+    channel = connected(path)
+    assert not channel.watch(lambda cookie: True)
+    assert channel.poll() is False
+
+
 # -- a switch that goes away -------------------------------------------------------------------
 
 
@@ -403,6 +470,7 @@ some_messages = st.builds(
     st.integers(0, 8),
     st.binary(max_size=40)
     | st.just(flow_stats(row(1)))
+    | st.binary(max_size=40).map(lambda data: news(data)[8:])
     | st.just(struct.pack("!HHxxxx", 1, 1) + flow_stats(row(1))),
     st.sampled_from([4, 4, 4, 1]),
 )
@@ -431,6 +499,7 @@ def test_any_bytes_from_the_switch(answer: bytes, at_once: bool) -> None:
                 switch.instead = answer
             try:
                 channel = connected(path)
+                channel.watch(lambda cookie: True)
             except BackendError:
                 return
             only_backend_errors(

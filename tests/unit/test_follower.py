@@ -197,3 +197,11 @@ def test_answer_from_before_the_first_use_is_asked_for_again(host: Host, server:
     while host.unicast() != {"fa:16:3e:00:00:01": A}:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_worker_may_ask_for_a_sync_whoever_waits_for_it(host: Host) -> None:
+    """Networks that come tell so in the agent's worker, which the follower may be waiting for."""
+    host.agent.networks_changed = host.follower.soon
+    host.follower.use(ATTACHED)
+    with host.follower._lock:
+        host.agent.call(host.follower.soon).result(timeout=5)

@@ -226,5 +226,5 @@ def test_attributes() -> None:
 def test_no_bytes_hurt(data: bytes) -> None:
     """A kernel sends none of these, and yet."""
     attributes(data)
-    list(module._messages(data))
+    list(module.messages_in(data))
     module._error_text(0x300, data.ljust(20, b"\0"))

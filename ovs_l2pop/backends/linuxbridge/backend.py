@@ -12,6 +12,7 @@ from ovs_l2pop.backends.linuxbridge import entries, links, probe, underlay
 from ovs_l2pop.backends.linuxbridge.devices import Devices
 from ovs_l2pop.backends.linuxbridge.links import Link
 from ovs_l2pop.backends.linuxbridge.netlink import Netlink
+from ovs_l2pop.backends.linuxbridge.news import News
 from ovs_l2pop.backends.linuxbridge.options import Settings
 from ovs_l2pop.backends.linuxbridge.probe import Missing
 from ovs_l2pop.backends.linuxbridge.render import Plan, Renderer
@@ -64,6 +65,7 @@ class LinuxBridgeBackend:
         self._missing: Missing | None = None
         self._claim: socket.socket | None = None
         self._netlink: Netlink | None = None
+        self._news: News | None = None
         self._underlay: Underlay | None = None
         self._plan: Plan | None = None
         self._renderer: Renderer | None = None
@@ -89,6 +91,7 @@ class LinuxBridgeBackend:
         self._claim_host()
         self._disconnect()
         self._netlink = netlink = Netlink()
+        self._news = News()
         if self._missing is None:
             self._missing = self._probe()
         if self._settings.local_ip is None:  # for who only takes away
@@ -116,12 +119,16 @@ class LinuxBridgeBackend:
             self._claim.close()
             self._claim = None
 
-    def poll(self) -> None:
+    def fileno(self) -> int:
+        return -1 if self._news is None else self._news.fileno()
+
+    def poll(self) -> bool:
         netlink = self._open()
         if self._settings.local_ip is not None:
             there = underlay.find(netlink, self._settings.local_ip)
             if there != self._underlay:
                 raise BackendError(f"the underlay changed: {there}")
+        return self._news is not None and self._news.any()
 
     def refuse(self, attachment: Attachment) -> str | None:
         kind, vni = attachment.segment
@@ -151,10 +158,12 @@ class LinuxBridgeBackend:
         netlink, there = self._open(), self._underlay
         limit = f"{there.leaves_by} takes {there.mtu}, outer headers " if there else ""
         write = Write(netlink, self._plan, f"{limit}{self._settings.overhead}", self._failed)
-        for batch in batches:
-            write.take(batch)
-        if len(write.added) > _READ_BACK:
-            write.read_back()
+        assert self._news is not None
+        with self._news.ignored():
+            for batch in batches:
+                write.take(batch)
+            if len(write.added) > _READ_BACK:
+                write.read_back()
         if write.found:
             raise RenumberedError  # has what was refused written as well
         return write.refused
@@ -204,9 +213,10 @@ class LinuxBridgeBackend:
         self._claim = claim
 
     def _disconnect(self) -> None:
-        if self._netlink is not None:
-            self._netlink.close()
-            self._netlink = None
+        for used in (self._netlink, self._news):
+            if used is not None:
+                used.close()
+        self._netlink = self._news = None
 
     def _open(self) -> Netlink:
         if self._netlink is None:

@@ -166,7 +166,7 @@ class Netlink:
         header = _HEADER.pack(16 + len(message.body), message.kind, _REQUEST, self._sequence, 0)
         self._send(header + message.body)
         while True:
-            for kind, _, sequence, body in _messages(self._receive()):
+            for kind, _, sequence, body in messages_in(self._receive()):
                 if sequence != self._sequence:
                     continue
                 if kind != _NLMSG_ERROR:
@@ -221,7 +221,7 @@ class Netlink:
     def _results(self, last: int) -> Iterator[tuple[int, int, str]]:
         """(sequence, errno or 0, text) until the message *last* is answered."""
         while True:
-            for kind, flags, sequence, body in _messages(self._receive()):
+            for kind, flags, sequence, body in messages_in(self._receive()):
                 if kind != _NLMSG_ERROR:
                     continue
                 code = -_ERRNO.unpack_from(body)[0]
@@ -230,7 +230,7 @@ class Netlink:
                     return
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages_in(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """(type, flags, sequence, body) of each message of a packet."""
     offset, end = 0, len(data)
     unpack = _HEADER.unpack_from

@@ -108,6 +108,8 @@ class OpenvswitchBackend:
         self._group_ids: set[int] = set()
         #: Our flows as just read by :meth:`connect`, for :meth:`installed` not to read again.
         self._flows: set[bytes] | None = None
+        #: Ports and bridges as last read or written.
+        self._ports: set[Row] = set()
         self._claim: int | None = None
 
     @classmethod
@@ -132,6 +134,8 @@ class OpenvswitchBackend:
         self._ovsdb.prepare(None if self._settings.shared else self._settings.bridges)
         self._read_numbers()
         self._channel = Channel(self._transport())
+        if not self._channel.watch(self._matters):
+            LOG.info("the switch doesn't tell of flows that others change: they are read back")
         self._flows = self._read_flows()
         if not self._self_checked and not self._flows.issuperset(self._stamps.static[False]):
             self._self_check()
@@ -147,8 +151,15 @@ class OpenvswitchBackend:
             os.close(self._claim)
             self._claim = None
 
-    def poll(self) -> None:
-        self._open().poll()
+    def fileno(self) -> int:
+        return -1 if self._channel is None else self._channel.fileno()
+
+    def poll(self) -> bool:
+        disturbed = self._open().poll()
+        # Every machine that is plugged in changes the database, and seldom anything of ours.
+        if self._open_ovsdb().changed():
+            disturbed = self._read_ports() != self._ports or disturbed
+        return disturbed
 
     def refuse(self, attachment: Attachment) -> str | None:
         network_type = attachment.segment.network_type
@@ -177,11 +188,8 @@ class OpenvswitchBackend:
         ]
         self._group_ids = {group.group_id for group in groups}
         found.update(groups)
-        ovsdb = self._open_ovsdb()
-        found.update(ovsdb.tunnels(self._bridge))
-        if not self._settings.shared:
-            found.update(ovsdb.wiring(self._settings.bridges))
-        return found
+        self._ports = self._read_ports()
+        return found | self._ports
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         planned: list[OvsRow | None] = []  # by place among the messages: the row it is for
@@ -217,6 +225,7 @@ class OpenvswitchBackend:
                 self._group_ids.discard(rejected.group_id)
         if gone:
             self._open_ovsdb().write(self._bridge, [], gone)
+            self._ports.difference_update(gone)
             for row in gone:
                 self._numbers.release((row.type, row.remote_ip))
             self._renderer.forget()
@@ -246,11 +255,13 @@ class OpenvswitchBackend:
 
     def _make_tunnels(self, add: list[TunnelPort], replaced: list[TunnelPort]) -> Mapping[Row, str]:
         # Tells at once that vswitchd has gone; the database would let us wait for it.
-        self.poll()
+        self._open().drain()
         ovsdb = self._open_ovsdb()
         names = {row.name for row in add}
         in_place = [row for row in replaced if row.name in names]
         refused = ovsdb.write(self._bridge, add, in_place)
+        self._ports.difference_update(in_place)
+        self._ports.update(row for row in add if row not in refused)
         got = ovsdb.ofports(self._bridge)
         if any(got.get(row.name) != row.ofport for row in add if row not in refused):
             # Somebody's port has the number that we asked for.
@@ -319,6 +330,20 @@ class OpenvswitchBackend:
         for body in self._open().flows(self.pipeline.cookie):
             found.update(rows.flows_in(body))
         return found
+
+    def _read_ports(self) -> set[Row]:
+        ovsdb = self._open_ovsdb()
+        found: set[Row] = set(ovsdb.tunnels(self._bridge))
+        if not self._settings.shared:
+            found.update(ovsdb.wiring(self._settings.bridges))
+        return found
+
+    def _matters(self, cookie: int) -> bool:
+        """Whether a flow of this cookie that somebody else changes may be one of ours, or instead
+        of one."""
+        if self._settings.shared:
+            return cookie == self.pipeline.cookie  # the agent's own change all the time
+        return cookie != self.pipeline.learned_cookie
 
     def _self_check(self) -> None:
         """Once, before anything is written: does this Open vSwitch return what it is sent?"""

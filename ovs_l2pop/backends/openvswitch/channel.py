@@ -6,7 +6,7 @@ here, and flows are returned as the bytes in which they came.
 
 import itertools
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
@@ -15,6 +15,16 @@ from ovs_l2pop.errors import BackendError
 
 _ERROR, _EXPERIMENTER = 1, 4
 _MULTIPART_REQUEST, _MULTIPART_REPLY = 18, 19
+
+# ONF extension 187, flow monitoring for OpenFlow 1.3 (Open vSwitch 2.16 and later; struct
+# nx_flow_monitor_request and nx_flow_update_full in its nicira-ext.h).
+_FLOW_MONITOR = 1870
+_MONITOR_HEAD = struct.Struct("!II")  # experimenter, type
+_MONITOR_REQUEST = struct.Struct("!IHHIBxxxHHxxxx")  # id, flags, match length, port, table, match
+_ADDED, _DELETED, _MODIFIED, _ABBREVIATED = range(4)
+_ALL_CHANGES = 0x2 | 0x4 | 0x8  # in full where they are others', in brief where they are ours
+_EVENT = struct.Struct("!HH")  # length, event
+_EVENT_COOKIE = slice(16, 24)
 
 # ONF extension 230, bundles for OpenFlow 1.3: experimenter ONF, its types 2300 and 2301.
 _ONF = 0x4F4E4600
@@ -27,11 +37,15 @@ _ATOMIC_ORDERED = 3
 #: Messages in one bundle. Open vSwitch before 2.14 needs 3.5 GB for 65,000.
 BUNDLE_SIZE = 10_000
 
-#: OFPMP_* of multipart: individual flow statistics, group descriptions.
-_FLOW_STATS, _GROUP_DESC = 1, 7
+#: OFPMP_* of multipart: individual flow statistics, group descriptions, extensions.
+_FLOW_STATS, _GROUP_DESC, _EXTENSION = 1, 7, 0xFFFF
 _MORE = 1  # OFPMPF_REPLY_MORE
 
 Message = tuple[int, bytes]  #: (type, body)
+
+
+class RefusedReadError(BackendError):
+    """The switch is there, and doesn't answer this."""
 
 
 class Refused(NamedTuple):
@@ -72,16 +86,49 @@ class Channel:
         self._timeout = timeout
         self._xid = transport.first_xid
         self._bundle = 0
+        #: What to make of flows that others change, by cookie; None where it is not watched.
+        self._matters: Callable[[int], bool] | None = None
+        self._disturbed = False
 
     def close(self) -> None:
         self._transport.close()
 
-    def poll(self) -> None:
+    def fileno(self) -> int:
+        return self._transport.fileno()
+
+    def watch(self, matters: Callable[[int], bool]) -> bool:
+        """Hear of flows that others change from now on, as far as the switch tells of that.
+
+        :param matters: whether a flow that has this cookie, now or before, does.
+        :returns: whether it does tell: Open vSwitch since 2.16, on a connection of our own.
+        """
+        if not self._transport.pushes:
+            return False
+        request = _MONITOR_REQUEST.pack(0, _ALL_CHANGES, 4, 0xFFFFFFFF, 0xFF, 1, 4)
+        body = _MONITOR_HEAD.pack(_ONF, _FLOW_MONITOR) + request
+        try:
+            list(self._multipart(_EXTENSION, body))
+        except RefusedReadError:
+            return False
+        self._matters = matters
+        return True
+
+    def poll(self) -> bool:
         """Notice that the switch went away.
 
-        :raises BackendError: it did, as from every method.
+        :returns: whether somebody else has changed flows that matter since the last poll.
+        :raises BackendError: the switch is gone, as from every method.
         """
-        while self._transport.receive(0) is not None:
+        self.drain()
+        disturbed, self._disturbed = self._disturbed, False
+        return disturbed
+
+    def drain(self) -> None:
+        """Take in what the switch has told unasked.
+
+        :raises BackendError: it went away.
+        """
+        while self._next(0) is not None:
             pass
 
     def write(self, messages: Iterable[Message]) -> list[Refused]:
@@ -144,7 +191,7 @@ class Channel:
             out.append(self._bundle_control(self._bundle, _COMMIT))
             bundles[self._xid] = bundle
             self._transport.send(b"".join(out))
-            while (message := self._transport.receive(0)) is not None:
+            while (message := self._next(0)) is not None:
                 answered(message)
         while bundles:
             answered(self._receive())
@@ -213,7 +260,9 @@ class Channel:
             if xid != wanted:
                 continue
             if reply == _ERROR:
-                raise BackendError(f"{self._transport.name}: read refused: {_error_text(payload)}")
+                raise RefusedReadError(
+                    f"{self._transport.name}: read refused: {_error_text(payload)}"
+                )
             if reply == _MULTIPART_REPLY:
                 if len(payload) < 8:
                     self.close()
@@ -229,8 +278,37 @@ class Channel:
         self._xid += 1
         return HEADER.pack(OFP_VERSION, kind, HEADER.size + len(body), self._xid) + body
 
+    def _next(self, timeout: float) -> Received | None:
+        """The next message that is an answer; what the switch tells unasked is noted."""
+        while (message := self._transport.receive(timeout)) is not None:
+            if self._matters is None or not self._is_news(message):
+                return message
+        return None
+
+    def _is_news(self, message: Received) -> bool:
+        """Whether it is about flows that somebody changed; then it has been noted."""
+        kind, xid, body = message
+        if kind == _EXPERIMENTER:
+            # Some news were left out because we didn't read fast enough, and that it goes on.
+            head = _MONITOR_HEAD.unpack_from(body) if len(body) >= 8 else (_ONF, 0)
+            paused = head[0] != _ONF or head[1] not in (_BUNDLE_CONTROL, _BUNDLE_ADD)
+            self._disturbed = self._disturbed or paused
+            return paused
+        if kind != _MULTIPART_REPLY or xid or body[:2] != b"\xff\xff":
+            return False
+        at, end = 8 + _MONITOR_HEAD.size, len(body)
+        while at + _EVENT.size <= end and not self._disturbed:
+            length, event = _EVENT.unpack_from(body, at)
+            cookie = int.from_bytes(body[at:][_EVENT_COOKIE], "big")
+            self._disturbed = event != _ABBREVIATED and self._hears(cookie)
+            at += max(length, 8)
+        return True
+
+    def _hears(self, cookie: int) -> bool:
+        return self._matters is not None and self._matters(cookie)
+
     def _receive(self) -> Received:
-        message = self._transport.receive(self._timeout)
+        message = self._next(self._timeout)
         if message is None:
             self.close()
             raise BackendError(f"{self._transport.name}: no answer in {self._timeout:g} s")

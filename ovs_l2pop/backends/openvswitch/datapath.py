@@ -25,6 +25,8 @@ class DatapathTransport:
     :raises BackendError: it speaks another version than OpenFlow 1.3.
     """
 
+    pushes = False  # os-ken passes on answers only
+
     def __init__(self, datapath: Any) -> None:
         self.name = f"OpenFlow connection of bridge {datapath.id:#018x}"
         if datapath.ofproto.OFP_VERSION != OFP_VERSION:
@@ -48,6 +50,9 @@ class DatapathTransport:
             if self._datapath.socket.fileno() < 0:
                 raise BackendError(f"{self.name}: the switch closed the connection") from None
             return None
+
+    def fileno(self) -> int:
+        return -1
 
     def close(self) -> None:
         """Let go of it; the connection is its owner's."""

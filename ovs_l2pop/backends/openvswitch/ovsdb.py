@@ -81,6 +81,7 @@ class Ovsdb:
         self._shared = shared
         #: A transaction has failed, or is still under way in the library.
         self.broken = False
+        self._seen = -1
         try:
             helper = idlutils.get_schema_helper(target, "Open_vSwitch")
             for table, columns in _COLUMNS.items():
@@ -108,6 +109,12 @@ class Ovsdb:
         learning bridge between their tunnels are a loop (Neutron bug 1421232).
         """
         self._commit(_Prepare(self._api, bridges), _CONNECT_TIMEOUT)
+
+    def changed(self) -> bool:
+        """Whether anything that is kept a copy of has changed since the last call."""
+        with self._connection.lock:
+            seen, self._seen = self._seen, self._api.idl.change_seqno
+            return bool(self._seen != seen)
 
     def has_bridge(self, name: str) -> bool:
         """Whether the database has the bridge."""

@@ -30,12 +30,16 @@ class Transport(Protocol):
 
     name: str  #: for people
     first_xid: int  #: the quarter of all xids from here on is for the messages sent here
+    pushes: bool  #: what the switch tells unasked arrives as well
 
     def send(self, data: bytes) -> None:
         """Pass on whole OpenFlow messages."""
 
     def receive(self, timeout: float) -> Received | None:
         """The next message; None where none came in time (seconds, 0 for not waiting)."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when something came; -1: none."""
 
     def close(self) -> None:
         """End the connection."""
@@ -67,6 +71,8 @@ class ManagementSocket:
     :raises VersionError: there is one, and it can't be used.
     """
 
+    pushes = True
+
     def __init__(self, path: str, timeout: float = 10.0) -> None:
         self.name = path
         self.first_xid = 0
@@ -92,7 +98,14 @@ class ManagementSocket:
         if answer[0] != _HELLO:
             raise self._no_version()
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            # What is left unread would look to the switch as if we had died.
+            while self._socket.recv(1 << 16):
+                pass
         self._selector.close()
         self._socket.close()
 

@@ -62,7 +62,8 @@ class L2popExtension(l2_extension.L2AgentExtension):
         # clean-up leaves them.
         self._bridge.set_agent_uuid_stamp(backend.pipeline.cookie)
         state_path = Path(conf.ovs_l2pop.state_path or Path(conf.state_path) / "ovs-l2pop")
-        self._agent = Agent(settings.local_ip, backend, Store(state_path))
+        drift_interval = conf.ovs_l2pop.drift_interval
+        self._agent = Agent(settings.local_ip, backend, Store(state_path), drift_interval)
         self._control = ControlServer(state_path / "agent.sock", self._agent)
         self._agent.start().result()
         self._control.start()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
-from ovs_l2pop.agent.service import Agent, Outcome
+from ovs_l2pop.agent.service import Agent, Health, Outcome
 from ovs_l2pop.messages import Attachment, Detach, Entry, to_message
 from ovs_l2pop.neutron.protocol import Answer, Cursor, Update
 from ovs_l2pop.neutron.replica import Message, Replica
@@ -61,6 +61,9 @@ class Follower:
         # What the replica says must reach the table in that order.
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
+        # Of the times below. The agent's worker asks for a sync by soon(), and who holds the lock
+        # above may be waiting for the worker.
+        self._times = threading.Lock()
         self._wanted = threading.Event()
         self._stopped = False
         #: Until when casts may have been missed, and whether the last answer was older.
@@ -70,9 +73,12 @@ class Follower:
         self._again: list[float] = []
         #: Whether the server answered the last time; None before the first.
         self._answered: bool | None = None
+        self._answered_at = 0.0
+        self._failure = ""
         #: Networks whose segment here is not the server's, which has been logged.
         self._astray: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="ovs-l2pop-sync", daemon=True)
+        agent.others_health = lambda: [self.health()]
 
     def start(self) -> None:
         """Take over what the table holds from before a restart, and begin to follow."""
@@ -131,9 +137,16 @@ class Follower:
 
     def soon(self) -> None:
         """Something may have been missed until now."""
-        with self._lock:
-            self._missed_some()
+        self._missed_some()
         self._wanted.set()
+
+    def health(self) -> Health:
+        """Whether the server answers."""
+        if self._answered is None:
+            return Health("server", "ok", "not asked yet")
+        if not self._answered:
+            return Health("server", "trouble", self._failure)
+        return Health("server", "ok", f"answered {time.monotonic() - self._answered_at:.0f} s ago")
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -177,6 +190,7 @@ class Follower:
                 if self._answered is not False:
                     LOG.warning("no sync with the server, will go on trying: %s", brief(error))
                 self._answered = False
+                self._failure = f"no answer: {brief(error)}"
                 self._behind = True
                 return False
         return True
@@ -193,6 +207,7 @@ class Follower:
             if self._answered is False:
                 LOG.info("the server answers again")
             self._answered = True
+            self._answered_at = time.monotonic()
             with self._lock:
                 # The server may answer from a picture that is some seconds old. What was cast
                 # after that, and before we listened for the network, is in neither.
@@ -238,13 +253,14 @@ class Follower:
                 self._wanted.wait(self._pause())
 
     def _missed_some(self) -> None:
-        now = self._deaf_until = time.monotonic()
-        self._again = [now + delay for delay in _ONCE_MORE]
+        with self._times:
+            now = self._deaf_until = time.monotonic()
+            self._again = [now + delay for delay in _ONCE_MORE]
 
     def _pause(self) -> float:
         """Seconds until the next sync."""
         now = time.monotonic()
-        with self._lock:
+        with self._times:
             self._again = [at for at in self._again if at > now]
             return min([self._interval * random.uniform(0.5, 1.5), *(a - now for a in self._again)])
 

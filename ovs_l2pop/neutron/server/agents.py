@@ -4,7 +4,7 @@ import enum
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -73,9 +73,19 @@ def by_host(rows: Iterable[AgentRow]) -> dict[str, Agent]:
     Where two agents of a host claim to be it, one is a leftover (of Linux bridge, say): the one
     that reported last is believed.
     """
+    return {host: agent for host, (_, agent) in _latest(rows).items()}
+
+
+def dead(rows: Iterable[AgentRow], limit: float, now: datetime) -> dict[str, Agent]:
+    """The VTEP of each host whose agent hasn't reported for *limit* seconds."""
+    since = now - timedelta(seconds=limit)
+    return {host: agent for host, (beat, agent) in _latest(rows).items() if beat < since}
+
+
+def _latest(rows: Iterable[AgentRow]) -> dict[str, tuple[datetime, Agent]]:
     best: dict[str, tuple[datetime, Agent]] = {}
     for row in rows:
         agent = parse(row.host, row.configurations)
         if agent is not None and (row.host not in best or best[row.host][0] < row.heartbeat):
             best[row.host] = row.heartbeat, agent
-    return {host: agent for host, (_, agent) in best.items()}
+    return best

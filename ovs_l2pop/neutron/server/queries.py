@@ -134,6 +134,12 @@ def agents_on(hosts: Iterable[str]) -> list[AgentRow]:
     return [AgentRow(*row) for row in rows]
 
 
+def all_agents() -> list[AgentRow]:
+    """Agents of all hosts."""
+    statement = sa.select(_Agent.host, _Agent.configurations, _Agent.heartbeat_timestamp)
+    return [AgentRow(*row) for row in _fetch(statement)]
+
+
 def agents_in(where: NetworkSegment, *, disabled: bool) -> list[AgentRow]:
     """Agents of all hosts that have a port there which is up or on its way up.
 

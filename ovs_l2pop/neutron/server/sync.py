@@ -15,6 +15,7 @@ from ovs_l2pop.messages import MAX_SEGMENT_ID, Segment
 from ovs_l2pop.neutron import protocol
 from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, PortState
 from ovs_l2pop.neutron.server import agents, queries, states
+from ovs_l2pop.neutron.server.liveness import Liveness
 from ovs_l2pop.neutron.server.segments import NetworkSegment
 
 LOG = logging.getLogger(__name__)
@@ -97,8 +98,9 @@ class SyncEndpoint:
 
     target = oslo_messaging.Target(version=protocol.VERSION)
 
-    def __init__(self, gallery: Gallery | None = None) -> None:
+    def __init__(self, gallery: Gallery | None = None, liveness: Liveness | None = None) -> None:
         self._gallery = gallery or Gallery()
+        self._liveness = liveness or Liveness(0)
 
     def sync(
         self, context: Any, host: str, networks: Mapping[str, str], cursor: Any = None
@@ -126,7 +128,8 @@ class SyncEndpoint:
                     break
         gone = tuple(sorted(set(networks) - set(known))) if cursor is None else ()
         LOG.debug("sync of host %s: %s", host, answer)
-        return answer.answer(gone).to_wire()
+        dead = {agent.vtep for agent in self._liveness.dead().values()} - {own_vtep}
+        return answer.answer(gone, tuple(sorted(dead))).to_wire()
 
 
 class _Composer:
@@ -170,5 +173,6 @@ class _Composer:
             self._cursor = network_id, until
         return whole
 
-    def answer(self, gone: tuple[str, ...]) -> Answer:
-        return Answer(self._now - self._oldest, gone, tuple(self._chunks), self._cursor)
+    def answer(self, gone: tuple[str, ...], dead: tuple[str, ...]) -> Answer:
+        age = self._now - self._oldest
+        return Answer(age, gone, tuple(self._chunks), self._cursor, dead)

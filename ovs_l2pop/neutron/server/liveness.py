@@ -1,0 +1,52 @@
+"""Hosts whose agent is dead: they leave the flooding sets, and come back with it.
+
+Hosts of ours learn who is dead from each answer to ``sync``. Stock hosts are told when it changes,
+by whoever calls :meth:`Liveness.look`: Neutron has one process for periodic work.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from oslo_utils import timeutils
+
+from ovs_l2pop.neutron.server import agents, queries
+from ovs_l2pop.neutron.server.agents import Agent
+
+#: Seconds for which one look serves all who ask.
+_FRESH = 5.0
+
+
+class Liveness:
+    """Who is dead. Safe to use from several threads.
+
+    :param limit: seconds without a report; 0: nobody is ever dead.
+    """
+
+    def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit = limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._dead: dict[str, Agent] = {}
+        self._told: dict[str, Agent] = {}
+        self._seen_at = float("-inf")
+
+    def dead(self) -> dict[str, Agent]:
+        """Dead agents by host."""
+        if not self.limit:
+            return {}
+        with self._lock:
+            if self._clock() >= self._seen_at + _FRESH:
+                rows = queries.all_agents()
+                self._dead = agents.dead(rows, self.limit, timeutils.utcnow())
+                self._seen_at = self._clock()
+            return self._dead
+
+    def look(self, died: Callable[[Agent], None], revived: Callable[[Agent], None]) -> None:
+        """Tell of changes since the last look. After a start all that are dead have just died."""
+        now = self.dead()
+        told, self._told = self._told, {**now}
+        for host in sorted(now.keys() - told.keys()):
+            died(now[host])
+        for host in sorted(told.keys() - now.keys()):
+            revived(told[host])

@@ -1,0 +1,21 @@
+"""The mechanism driver's options, in the file that neutron-server reads."""
+
+from typing import Any
+
+from oslo_config import cfg
+
+OPTS = [
+    cfg.IntOpt(
+        "dead_host_time",
+        default=0,
+        min=0,
+        help="Seconds after an L2 agent's last report until its host is taken out of flooding:"
+        " broadcast is not copied to it any more, and comes back with its next report. Machines"
+        " there are still reached by unicast. More than agent_down_time makes sense. 0: never.",
+    ),
+]
+
+
+def list_opts() -> list[tuple[str, list[Any]]]:
+    """For oslo-config-generator."""
+    return [("ovs_l2pop", OPTS)]
