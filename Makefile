@@ -81,7 +81,7 @@ neutron: venv-neutron  ## the mechanism driver in Neutron's plugin, in one proce
 .PHONY: integration
 integration: need-root venv venv-neutron  ## a cloud: real Neutron, RabbitMQ, MariaDB, Open vSwitch (root)
 	@$(twice)
-	twice $(BIN)/python -m pytest tests/integration $(PYTEST_ARGS)
+	twice $(BIN)/python -m pytest -n 2 --dist loadfile tests/integration $(PYTEST_ARGS)
 
 .PHONY: soak
 soak: need-root venv venv-neutron  ## faults at random for an hour (root; SOAK_SECONDS=3600, SOAK_SEED=...)

@@ -7,7 +7,7 @@ from ovs_l2pop.compare.sides import CompareError
 from ovs_l2pop.compare.streams import BLUE
 from ovs_l2pop.compare.traffic import watch
 
-UNASKED = 1.0
+UNASKED = 8.0
 """Seconds in which an agent may find by itself what was deleted."""
 
 

@@ -22,7 +22,7 @@ from ovs_l2pop.errors import L2popError
 from ovs_l2pop.lab import AgentProcess, Capture, Host, Lab, LabError, Machine
 
 OPTIONS: Mapping[str, Mapping[str, object]] = {
-    "ovs_l2pop": {"tunnel_types": "vxlan,gre,geneve"},
+    "ovs_l2pop": {"tunnel_types": "vxlan,gre,geneve", "drift_interval": 60},
 }
 """The agents' options, the same on both sides, beside where things are."""
 

@@ -170,7 +170,7 @@ def groups(results: Results) -> list[Group]:
         if side := _alone(feature):
             items[side].append(feature.question)
         elif set(_answers(feature).values()) <= {"no", "partly"}:
-            items[""].append(f"{feature.question}: neither")
+            items[""].append(feature.question)
     titles = {side: f"For {side}" for side in SIDES}
     titles |= {"": "For neither", "few": f"Not decided in fewer than {ENOUGH} rounds"}
     return [

@@ -143,10 +143,10 @@ def test_every_check_has_a_result(run: Run) -> None:
 def test_what_is_promised_is_seen(run: Run) -> None:
     """All that isn't a known limit of a backend."""
     for side, limits in (
-        ("openvswitch", {"tagged", "mtu", "mends-itself", "multicast"}),
+        ("openvswitch", {"tagged", "mtu", "multicast"}),
         (
             "linuxbridge",
-            {"tagged", "early", "gre", "geneve", "mends-itself", "switch-restart"},
+            {"tagged", "early", "gre", "geneve", "switch-restart"},
         ),
     ):
         answers = run.answers(side)

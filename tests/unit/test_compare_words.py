@@ -54,7 +54,7 @@ def test_what_speaks_for_whom() -> None:
             "the memory-all: 30 MiB against 100 MiB, the other 3.3 times as much",
             "Does it warn?",
         ),
-        "": ("the change: 3.95 ms and 3.95 ms", "Does it sing?: neither"),
+        "": ("the change: 3.95 ms and 3.95 ms", "Does it sing?"),
     }
 
 
