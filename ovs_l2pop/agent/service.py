@@ -348,6 +348,7 @@ class Agent:
             if len(texts) > _LOGGED_DRIFT:
                 LOG.warning("… and %d rows more", len(texts) - _LOGGED_DRIFT)
             self.reconciler.observe(drift)
+            self.reconciler.retry_refused()  # it may have been for lack of what is mended now
             self._log(self._refusals(self.reconciler.apply()))
 
     def _poll_and_follow(self) -> Mapping[Row, str]:

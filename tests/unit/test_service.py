@@ -73,6 +73,18 @@ def test_what_somebody_changed_is_mended_and_counted(agent: Agent, backend: Fake
     assert agent.watch.mended == {("missing", "flow"): 1, ("surplus", "flow"): 1}
 
 
+def test_what_was_refused_for_the_damage_comes_with_its_mending(
+    agent: Agent, backend: FakeBackend
+) -> None:
+    tunnel = next(row for row in backend.rows if row[0] == "tunnel")  # type: ignore[index]
+    backend.rows.remove(tunnel)
+    backend.refuses = lambda row: row[0] == "UnicastFact" and tunnel not in backend.rows  # type: ignore[index]
+    late = add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])
+    agent.submit([json.dumps(late).encode()]).result()
+    assert agent.reconciler.refused
+    eventually(lambda: "fa:16:3e:00:00:99" in str(backend.rows))
+
+
 def test_what_is_refused_is_no_drift(agent: Agent, backend: FakeBackend) -> None:
     backend.refuses = lambda row: True
     agent.submit([json.dumps(add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])).encode()]).result()
