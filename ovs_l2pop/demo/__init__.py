@@ -1,4 +1,4 @@
-"""``ovs-l2pop demo``: shows, measured, what L2 population does on real switches.
+"""``ovs-l2pop demo``: shows, measured, what L2 population does on real switches and bridges.
 
 ::
 

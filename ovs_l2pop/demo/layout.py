@@ -4,7 +4,8 @@ Both networks use the same subnet and the same addresses. A machine has two addr
 family: a shared one, which a machine of the other network has too, and one of its own, which
 nobody else has; only the latter can show that nothing crosses over.
 
-Local VLANs go round: VLAN 2 is green on h1 and blue on h2. They mean nothing beyond their host.
+Local VLANs go round: VLAN 2 is green on h1 and blue on h2. They mean nothing beyond their host, and
+nothing at all on the last one, which has Linux bridges in place of Open vSwitch.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from itertools import combinations, permutations
 from ovs_l2pop.errors import L2popError
 
 FEWEST_HOSTS, MOST_HOSTS = 2, 20
+OPEN_VSWITCH, LINUX_BRIDGE = "Open vSwitch", "Linux bridge"
 SUBNETS = {4: "10.0.0.0/24", 6: "fd00::/64"}
 
 
@@ -76,13 +78,23 @@ class Layout:
                 yield one, other
 
     @property
+    def linuxbridge(self) -> int:
+        """The host that has Linux bridges; all others have Open vSwitch."""
+        return self.hosts
+
+    def kind(self, name: str) -> str:
+        """Return what switches on the host of a machine."""
+        (member,) = (member for member in self.members if member.name == name)
+        return LINUX_BRIDGE if member.host == self.linuxbridge else OPEN_VSWITCH
+
+    @property
     def full_mesh(self) -> int:
-        """Tunnel ports on all hosts if every host had one to every other."""
+        """Tunnels on all hosts if every host had one to every other."""
         return self.hosts * (self.hosts - 1)
 
     @property
     def needed_tunnels(self) -> int:
-        """Tunnel ports on all hosts if only those have one that share a network."""
+        """Tunnels on all hosts if only those have one that share a network."""
         linked = {pair for network in self.networks for pair in combinations(network.hosts, 2)}
         return 2 * len(linked)
 

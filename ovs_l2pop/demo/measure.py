@@ -13,7 +13,7 @@ from ovs_l2pop.demo.layout import Layout, Member
 from ovs_l2pop.demo.observe import Seen
 from ovs_l2pop.demo.results import Isolation, Ping, Traffic
 from ovs_l2pop.demo.stage import Stage, in_parallel
-from ovs_l2pop.lab import Capture, Machine, PingResult
+from ovs_l2pop.lab import Capture, CapturedFrame, Machine, PingResult
 from ovs_l2pop.lab.frames import decode
 from ovs_l2pop.lab.machine import DEVICE
 from ovs_l2pop.lab.namespaces import ip_batch
@@ -40,8 +40,10 @@ class _Record:
 
     layout: Layout
     vteps: dict[int, str]
-    underlay_frames: list[bytes] = field(default_factory=list)
+    underlay_frames: list[CapturedFrame] = field(default_factory=list)
     seen: dict[str, list[Seen]] = field(default_factory=dict)
+    until: float = 0.0
+    """Of what came before this time everything that followed was captured."""
 
     def ping(self, shot: _Shot, result: PingResult) -> Ping:
         names = {member.mac: member.name for member in self.layout.members}
@@ -64,7 +66,12 @@ class _Record:
         )
 
     def underlay(self) -> observe.Underlay:
-        return observe.underlay(self.underlay_frames, self.layout, self.vteps)
+        frames = (frame.data for frame in self.underlay_frames)
+        return observe.underlay(frames, self.layout, self.vteps)
+
+    def broadcasts(self) -> list[observe.Broadcast]:
+        carried = ((frame.time, frame.data) for frame in self.underlay_frames)
+        return observe.broadcasts(self.seen, carried, self.layout, self.vteps, self.until)
 
 
 class _Watch:
@@ -89,10 +96,11 @@ class _Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.record.until = time.time()
         with self._stack:
             if error is None:
                 time.sleep(SETTLE)
-        self.record.underlay_frames = self._underlay.data
+        self.record.underlay_frames = self._underlay.frames
         self.record.seen = {
             name: [Seen(frame.time, frame.outgoing, decode(frame.data)) for frame in capture.frames]
             for name, capture in self._captures.items()
@@ -116,7 +124,8 @@ def traffic(stage: Stage, batches: Iterable[list[Delivery]]) -> Traffic:
     with _Watch(stage) as watch:
         results = [_from_scratch(stage, shot) for shot in shots]
     record = watch.record
-    flows, learned = stage.flows()
+    flows, switched = stage.flows()
+    entries, bridged = stage.entries()
     return Traffic(
         pings=tuple(map(record.ping, shots, results)),
         questions=tuple(observe.questions(record.seen, stage.layout)),
@@ -126,7 +135,8 @@ def traffic(stage: Stage, batches: Iterable[list[Delivery]]) -> Traffic:
         programming=programming,
         tunnels=stage.tunnels(),
         flows=flows,
-        learned=learned,
+        entries=entries,
+        learned=switched + bridged,
     )
 
 
@@ -142,14 +152,13 @@ def isolation(stage: Stage) -> Isolation:
     for name, lines in _neighbours(across, "delete", "").items():
         ip_batch(lines, stage.machines[name].namespace)
     records = (first, second, third)
-    asked = second.underlay()
     return Isolation(
         controls=answered,
         asking=asking,
         knowing=knowing,
         foreign=sum(record.foreign() for record in records),
         stray=sum(record.underlay().stray for record in records),
-        flooded=asked.arp + asked.nd,
+        broadcasts=tuple(second.broadcasts()),
     )
 
 

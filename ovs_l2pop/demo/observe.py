@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ovs_l2pop.demo.layout import Layout, Member
 from ovs_l2pop.lab.frames import (
@@ -20,7 +20,7 @@ PROTOCOL_ICMP = 1
 ECHO_REQUESTS = {(PROTOCOL_ICMP, 8), (PROTOCOL_ICMPV6, 128)}
 ECHO_REPLIES = {(PROTOCOL_ICMP, 0), (PROTOCOL_ICMPV6, 129)}
 SWITCH = "switch"
-"""Who answered, if no machine did: the switch of the asker's own host."""
+"""Who answered, if no machine did: the switch or bridge of the asker's own host."""
 
 
 class Seen(NamedTuple):
@@ -65,6 +65,15 @@ class Underlay:
     """Frames of the underlay itself: no tunnel."""
 
 
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A question that nobody on the asker's host could answer."""
+
+    asker: str
+    hosts: tuple[int, ...]
+    """Where its copies on the underlay went."""
+
+
 class _Ask(NamedTuple):
     """The part of ARP and ND messages that counts here."""
 
@@ -80,6 +89,16 @@ class _Event(NamedTuple):
     time: float
     outgoing: bool
     machine: str
+
+
+class _Copy(NamedTuple):
+    """A copy of a question on the underlay."""
+
+    time: float
+    host: int
+
+
+E = TypeVar("E", _Event, _Copy)
 
 
 def questions(seen: Mapping[str, Sequence[Seen]], layout: Layout) -> list[Question]:
@@ -112,9 +131,40 @@ def questions(seen: Mapping[str, Sequence[Seen]], layout: Layout) -> list[Questi
     ]
 
 
-def _by_question(times: Sequence[float], events: Iterable[_Event]) -> list[list[_Event]]:
+def broadcasts(
+    seen: Mapping[str, Sequence[Seen]],
+    carried: Iterable[tuple[float, bytes]],
+    layout: Layout,
+    vteps: Mapping[int, str],
+    until: float,
+) -> list[Broadcast]:
+    """Return all questions that machines asked before the time *until*, and where copies went.
+
+    :param carried: what passed the underlay, and when.
+    """
+    hosts = {vtep: number for number, vtep in vteps.items()}
+    names = {member.mac: member.name for member in layout.members}
+    copies: dict[_Ask, list[_Copy]] = defaultdict(list)
+    for time, data in carried:
+        tunnel = decode(data).tunnel
+        if tunnel and (ask := _ask(tunnel.inner)) and ask.question:
+            copies[ask].append(_Copy(time, hosts[tunnel.destination]))
+    asked: dict[_Ask, list[float]] = defaultdict(list)
+    for frames in seen.values():
+        for time, outgoing, frame in frames:
+            if outgoing and (ask := _ask(frame)) and ask.question and ask.asker in names:
+                asked[ask].append(time)
+    return [
+        Broadcast(names[ask.asker], tuple(sorted(copy.host for copy in share)))
+        for ask, times in asked.items()
+        for time, share in zip(times, _by_question(times, copies[ask]), strict=True)
+        if time < until
+    ]
+
+
+def _by_question(times: Sequence[float], events: Iterable[E]) -> list[list[E]]:
     """Give each event to the last question before it."""
-    shares: list[list[_Event]] = [[] for _ in times]
+    shares: list[list[E]] = [[] for _ in times]
     for event in events:
         if number := bisect_right(times, event.time):
             shares[number - 1].append(event)

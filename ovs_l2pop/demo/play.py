@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ovs_l2pop.backends.linuxbridge.rows import tunnel_name
 from ovs_l2pop.demo import feed, measure
 from ovs_l2pop.demo.layout import make_layout
 from ovs_l2pop.demo.report import Hint, Places, look_around
@@ -37,9 +38,12 @@ def play(hosts: int, progress: Progress, *, keep: bool = False) -> Played:
     layout = make_layout(hosts)
     if os.geteuid() != 0:
         raise L2popError("the demo needs root: it makes network namespaces and starts switches")
-    progress(f"{hosts} hosts: network namespaces, each with its own Open vSwitch")
+    progress(
+        f"{hosts} hosts: network namespaces, each with its own Open vSwitch,"
+        f" h{layout.linuxbridge} with Linux bridges"
+    )
     hints: tuple[Hint, ...] = ()
-    with Lab(hosts) as lab:
+    with Lab(hosts, linuxbridge=[layout.linuxbridge]) as lab:
         stage = Stage(layout, lab)
         results = _perform(stage, progress, keep)
         if keep:
@@ -61,6 +65,8 @@ def _places(stage: Stage, manifest: Path) -> Places:
         control_socket=str(stage.agents[first.host].control_socket),
         rundir=str(host.rundir),
         bridge=TUNNEL_BRIDGE,
+        linuxbridge=stage.linuxbridge.namespace,
+        tunnel=tunnel_name(stage.layout.network(stage.layout.members[-1].network).vni),
     )
 
 
@@ -85,7 +91,7 @@ def _perform(stage: Stage, progress: Progress, keep: bool) -> Results:
     isolation = measure.isolation(stage)
     progress("ovs-l2pop check on each host")
     drift = _drift(stage)
-    progress("the same traffic with flood-and-learn: fresh bridges, nobody announced")
+    progress("the same traffic with flood-and-learn: fresh tunnels, nobody announced")
     stage.replace_agents(Mode.FLOOD)
     flood = measure.traffic(stage, [feed.flooding_only(layout, stage.vteps)])
     if keep:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ovs_l2pop.demo.layout import Layout, Member, Network
+from ovs_l2pop.demo.layout import LINUX_BRIDGE, OPEN_VSWITCH, Layout, Member, Network
 from ovs_l2pop.demo.observe import SWITCH, Question
 from ovs_l2pop.demo.results import Ping, Promise, Results, promises, summary
 
@@ -35,9 +35,13 @@ class Places:
     peer: str
     """The address of another machine of its network."""
     control_socket: str
-    """Of the first host, like what follows."""
+    """Of the first host, like the next two."""
     rundir: str
     bridge: str
+    linuxbridge: str
+    """The namespace of the host with Linux bridges."""
+    tunnel: str
+    """A vxlan device there."""
 
 
 def report(results: Results) -> str:
@@ -67,6 +71,10 @@ def look_around(places: Places) -> list[Hint]:
             f"OVS_RUNDIR={places.rundir} ovs-ofctl -O OpenFlow14 dump-flows {places.bridge}",
         ),
         Hint("ports of h1", f"ovs-vsctl --db=unix:{places.rundir}/db.sock show"),
+        Hint(
+            "entries of the Linux bridge host",
+            f"bridge -n {places.linuxbridge} fdb show dev {places.tunnel}",
+        ),
         Hint("the underlay", f"ip netns exec {places.underlay} tcpdump -n -i h1"),
         Hint("take it all away", f"{places.program} demo --remove {places.manifest}"),
     ]
@@ -103,26 +111,34 @@ def _cell(value: object) -> str:
 def _cast(layout: Layout) -> list[str]:
     machines = len(layout.members)
     return [
-        f"{layout.hosts} hosts, {len(layout.networks)} networks, {machines} machines."
-        " Both networks use the same addresses:",
+        f"{layout.hosts} hosts, {len(layout.networks)} networks, {machines} machines:"
+        f" h{layout.linuxbridge} has Linux bridges, the others {OPEN_VSWITCH}.",
+        "All are fed by the same messages. Both networks use the same addresses:",
         *table(
             ("network", "VNI", "machines", "addresses", "hosts (local VLAN there)"),
-            [_network(network, layout.of_network(network.name)) for network in layout.networks],
+            [_network(layout, network) for network in layout.networks],
             left=5,
         ),
     ]
 
 
-def _network(network: Network, members: Sequence[Member]) -> tuple[object, ...]:
+def _network(layout: Layout, network: Network) -> tuple[object, ...]:
+    members = layout.of_network(network.name)
     first, last = members[0], members[-1]
     addresses = ", ".join(
         f"{first.shared[version]}-{_tail(last.shared[version])}" for version in (4, 6)
     )
     if len(members) <= 4:
-        hosts = " ".join(f"h{member.host} ({member.local_vlan})" for member in members)
+        hosts = " ".join(_place(layout, member) for member in members)
     else:
-        hosts = f"h{first.host} ({first.local_vlan}) … h{last.host} ({last.local_vlan})"
+        hosts = f"{_place(layout, first)} … {_place(layout, last)}"
     return network.name, network.vni, f"{first.name}-{last.name}", addresses, hosts
+
+
+def _place(layout: Layout, member: Member) -> str:
+    # The kernel's bridges have no local VLANs.
+    vlan = "-" if member.host == layout.linuxbridge else member.local_vlan
+    return f"h{member.host} ({vlan})"
 
 
 def _tail(address: str) -> str:
@@ -186,19 +202,32 @@ def _questions(results: Results) -> list[str]:
     rows = []
     for member in results.layout.members:
         asked = [q for q in results.l2pop.questions if q.asker == member.name]
-        rows.append((member.name, f"h{member.host}", *_answers(asked)))
-    rows.append(("all", "", *_answers(results.l2pop.questions)))
+        kind = results.layout.kind(member.name)
+        rows.append((member.name, f"h{member.host}", kind, *_answers(asked)))
+    rows.append(("all", "", "", *_answers(results.l2pop.questions)))
+    floods = results.isolation.broadcasts
+    copies = sum(len(broadcast.hosts) for broadcast in floods)
     return [
         "Who answered each ARP request and each IPv6 neighbour solicitation:",
         *table(
-            ("asker", "on", "ARP", "ND", "its host's OVS", "a machine", "nobody", "came to others"),
+            (
+                "asker",
+                "on",
+                "",
+                "ARP",
+                "ND",
+                "its own host",
+                "a machine",
+                "nobody",
+                "came to others",
+            ),
             rows,
-            left=2,
+            left=3,
         ),
         "  Not among these: questions for the other network's addresses, which nobody announced in"
         " the",
-        f"  asker's. They go to all of its network, as they must: {results.isolation.flooded}"
-        " frames on the underlay.",
+        f"  asker's. They go to all of its network, as they must: {len(floods)} questions,"
+        f" {copies} copies on the underlay.",
     ]
 
 
@@ -230,13 +259,14 @@ _COMPARED = (
 def _comparison(results: Results) -> list[str]:
     l2pop, flood = summary(results.l2pop), summary(results.flood)
     rows: list[tuple[object, ...]] = [(text, l2pop[key], flood[key]) for text, key in _COMPARED]
-    mesh = f"tunnel ports on all hosts (full mesh: {results.layout.full_mesh})"
+    mesh = f"tunnels to other hosts, of all hosts (full mesh: {results.layout.full_mesh})"
     rows += [
         (mesh, l2pop["tunnels"], flood["tunnels"]),
-        ("flows on all hosts", l2pop["flows"], flood["flows"]),
-        ("of them learned by the switches", l2pop["flows_learned"], flood["flows_learned"]),
+        (f"flows, {OPEN_VSWITCH}", l2pop["flows"], flood["flows"]),
+        (f"entries and neighbours, {LINUX_BRIDGE}", l2pop["entries"], flood["entries"]),
+        ("of both learned from traffic", l2pop["learned"], flood["learned"]),
         ("messages to the agents", l2pop["messages"], flood["messages"]),
-        ("first message to last flow in place, ms", *map(_programming, (l2pop, flood))),
+        ("first message to last flow and entry in place, ms", *map(_programming, (l2pop, flood))),
     ]
     return [
         "The same traffic with L2 population and with flood-and-learn:",

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from ovs_l2pop.demo.layout import Layout
-from ovs_l2pop.demo.observe import SWITCH, Question, Underlay
+from ovs_l2pop.demo.layout import LINUX_BRIDGE, OPEN_VSWITCH, Layout
+from ovs_l2pop.demo.observe import SWITCH, Broadcast, Question, Underlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,13 @@ class Traffic:
     programming: float
     """Seconds from the first message until the last was in the switches."""
     tunnels: int
-    """Tunnel ports on all hosts."""
+    """Tunnels on all hosts, each to one other host."""
     flows: int
-    """Flows in br-tun on all hosts, after the traffic."""
+    """Flows in br-tun on all hosts with Open vSwitch, after the traffic."""
+    entries: int
+    """Forwarding entries and neighbours on the host with Linux bridges."""
     learned: int
-    """Of them those that the switches have learned."""
+    """Of both those that switches and bridges have learned."""
 
     def first_replies(self) -> list[float]:
         """Times to the first reply in ms, from an empty neighbour table."""
@@ -75,9 +77,9 @@ class Isolation:
     foreign: int
     stray: int
     """Frames on the underlay in a VNI that isn't their sender's."""
-    flooded: int
-    """ARP and neighbour discovery frames on the underlay while machines asked across: the
-    addresses aren't known in the asker's network, so the question is copied to all of it."""
+    broadcasts: tuple[Broadcast, ...]
+    """What machines asked across: the addresses aren't known in the asker's network, so the
+    question is copied to all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,17 @@ def promises(results: Results) -> list[Promise]:
     l2pop, flood, isolation = results.l2pop, results.flood, results.isolation
     pairs = len(list(results.layout.pairs()))
     crossings = len(list(results.layout.crossings()))
-    asked = len(l2pop.questions)
+    between = _between_kinds(results)
     return [
         _promise(
             f"every machine reaches every other of its network: {len(l2pop.pings)} pings",
             [*_unanswered(l2pop.pings), *_count(len(l2pop.pings), 2 * pairs, "pings")],
+        ),
+        _promise(
+            f"also between {OPEN_VSWITCH} and {LINUX_BRIDGE} hosts, both ways:"
+            f" {len(between)} of these",
+            [] if between else ["no ping between them"],
+            (f"{ping}: not answered" for ping in between if not ping.answered),
         ),
         _promise(
             f"and none of the other network: {len(isolation.asking)} pings that ask for the MAC,"
@@ -146,9 +154,16 @@ def promises(results: Results) -> list[Promise]:
             ],
         ),
         _promise(
-            f"the asker's own host answers every ARP request and neighbour solicitation: {asked}",
-            [] if asked else ["no question was seen"],
+            "the asker's own host answers each ARP and ND question:"
+            f" {_of_each_kind([q.asker for q in l2pop.questions], results.layout)}",
+            _lacking([q.asker for q in l2pop.questions], results.layout),
             _not_from_switch(l2pop.questions),
+        ),
+        _promise(
+            "any other goes once to each other host of its network:"
+            f" {_of_each_kind([b.asker for b in isolation.broadcasts], results.layout)}",
+            _lacking([b.asker for b in isolation.broadcasts], results.layout),
+            _not_once_each(isolation.broadcasts, results.layout),
         ),
         _promise(
             "no ARP and no neighbour discovery on the underlay",
@@ -160,9 +175,9 @@ def promises(results: Results) -> list[Promise]:
             _none(l2pop.underlay.useless, "frames"),
         ),
         _promise(
-            f"tunnels only between hosts that share a network: {l2pop.tunnels} ports on all hosts,"
+            f"tunnels only between hosts that share a network: {l2pop.tunnels} on all hosts,"
             f" full mesh {results.layout.full_mesh}",
-            _count(l2pop.tunnels, results.layout.needed_tunnels, "tunnel ports"),
+            _count(l2pop.tunnels, results.layout.needed_tunnels, "tunnels"),
         ),
         _promise(
             "ovs-l2pop check finds no drift on any host",
@@ -192,6 +207,7 @@ def as_json(results: Results, seconds: float) -> dict[str, Any]:
             "l2pop": summary(results.l2pop),
             "flood_and_learn": summary(results.flood),
             "full_mesh_tunnels": results.layout.full_mesh,
+            "across_kinds": across_kinds(results),
         },
         "measured": asdict(results),
     }
@@ -212,10 +228,31 @@ def summary(traffic: Traffic) -> dict[str, Any]:
         "questions_answered_by_switch": by_switch(traffic.questions),
         "tunnels": traffic.tunnels,
         "flows": traffic.flows,
-        "flows_learned": traffic.learned,
+        "entries": traffic.entries,
+        "learned": traffic.learned,
         "messages": traffic.messages,
         "programming_ms": round(1000 * traffic.programming, 1),
     }
+
+
+def across_kinds(results: Results) -> dict[str, Any]:
+    """Return how hosts of the two kinds did, and did together."""
+    layout, l2pop = results.layout, results.l2pop
+    between = _between_kinds(results)
+    found: dict[str, Any] = {
+        "pings": len(between),
+        "pings_answered": sum(ping.answered for ping in between),
+    }
+    for kind in (OPEN_VSWITCH, LINUX_BRIDGE):
+        asked = [question for question in l2pop.questions if layout.kind(question.asker) == kind]
+        sent = [one for one in results.isolation.broadcasts if layout.kind(one.asker) == kind]
+        found[kind] = {
+            "questions": len(asked),
+            "questions_answered_by_switch": by_switch(asked),
+            "broadcasts": len(sent),
+            "copies": sum(len(broadcast.hosts) for broadcast in sent),
+        }
+    return found
 
 
 def by_switch(questions: Iterable[Question]) -> int:
@@ -257,6 +294,31 @@ def _not_from_switch(questions: Iterable[Question]) -> Iterator[str]:
                 f" {question.answered_by or 'nobody'}, came to"
                 f" {', '.join(question.reached) or 'no machine'}"
             )
+
+
+def _not_once_each(broadcasts: Iterable[Broadcast], layout: Layout) -> Iterator[str]:
+    for broadcast in broadcasts:
+        (asker,) = (member for member in layout.members if member.name == broadcast.asker)
+        others = tuple(n for n in layout.network(asker.network).hosts if n != asker.host)
+        if broadcast.hosts != others:
+            reached = " ".join(f"h{number}" for number in broadcast.hosts) or "nobody"
+            yield f"a question of {asker.name} was copied to {reached}"
+
+
+def _between_kinds(results: Results) -> list[Ping]:
+    kind = results.layout.kind
+    return [ping for ping in results.l2pop.pings if kind(ping.source) != kind(ping.target)]
+
+
+def _of_each_kind(askers: Sequence[str], layout: Layout) -> str:
+    kinds = [layout.kind(asker) for asker in askers]
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in (OPEN_VSWITCH, LINUX_BRIDGE))
+
+
+def _lacking(askers: Sequence[str], layout: Layout) -> list[str]:
+    kinds = {layout.kind(asker) for asker in askers}
+    lacking = [kind for kind in (OPEN_VSWITCH, LINUX_BRIDGE) if kind not in kinds]
+    return [f"no question was seen at {' and '.join(lacking)}"] if lacking else []
 
 
 def _none(count: int, what: str) -> list[str]:

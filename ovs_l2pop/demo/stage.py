@@ -5,15 +5,19 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ovs_l2pop import resources
+from ovs_l2pop.backends.linuxbridge.rows import bridge_names, tunnel_name
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.cli.base import ask
 from ovs_l2pop.demo.feed import Delivery
-from ovs_l2pop.demo.layout import Layout, Member
+from ovs_l2pop.demo.layout import Layout, Member, Network
 from ovs_l2pop.errors import ControlError
 from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
+from ovs_l2pop.lab.host import INTEGRATION_BRIDGE
+from ovs_l2pop.lab.namespaces import ip_batch
+from ovs_l2pop.messages import FLOODING_MAC
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,6 +48,8 @@ class Stage:
         self.machines: dict[str, Machine] = {}
         self.vteps = {number: host.vtep for number, host in enumerate(lab.hosts, 1)}
         self.agents: dict[int, AgentProcess] = {}
+        self.linuxbridge = self.host(layout.linuxbridge)
+        self._switches = [host for host in lab.hosts if host is not self.linuxbridge]
         self._learned = f"cookie={pipeline.load(resources.flows()).learned_cookie:#x},"
 
     def host(self, number: int) -> Host:
@@ -52,6 +58,12 @@ class Stage:
 
     def plug_machines(self) -> None:
         """Make the machines and plug them in."""
+        # There the bridge of a network comes with its first machine: Nova makes it.
+        options = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+        for network in self._bridged_networks():
+            name, _ = bridge_names(network.network_id)
+            lines = [f"link add {name} {options}", f"link set {name} up"]
+            ip_batch(lines, self.linuxbridge.namespace)
         in_parallel(self._plug, self.layout.members)
 
     def launch_agents(self, mode: Mode) -> None:
@@ -66,9 +78,11 @@ class Stage:
             agent.wait_ready()
 
     def replace_agents(self, mode: Mode) -> None:
-        """End the agents, take their bridge away and start others on a fresh one."""
+        """End the agents, take their bridges and tunnels away and start others."""
         in_parallel(lambda agent: agent.stop(), self.agents.values())
-        in_parallel(lambda host: host.vsctl("del-br", TUNNEL_BRIDGE), self.lab.hosts)
+        in_parallel(lambda host: host.vsctl("del-br", TUNNEL_BRIDGE), self._switches)
+        names = [tunnel_name(network.vni) for network in self._bridged_networks()]
+        ip_batch((f"link delete {name}" for name in names), self.linuxbridge.namespace)
         self.launch_agents(mode)
         self.wait_for_agents()
 
@@ -93,22 +107,49 @@ class Stage:
         return list(rows)
 
     def tunnels(self) -> int:
-        """Count the tunnel ports on all hosts, in their switches."""
+        """Count the tunnels on all hosts, each to one other: ports of switches, and destinations
+        of Linux bridges, where one device serves them all."""
         found = (
-            host.vsctl("--bare", "--columns=name", "find", "Interface", "type=vxlan")
-            for host in self.lab.hosts
+            host.vsctl("--bare", "--columns=name", "find", "Interface", "type=vxlan").split()
+            for host in self._switches
         )
-        return sum(len(names.split()) for names in found)
+        reached = {entry["dst"] for entry in self._forwarding() if entry["mac"] == FLOODING_MAC}
+        return sum(map(len, found)) + len(reached)
 
     def flows(self) -> tuple[int, int]:
-        """Count the flows in br-tun on all hosts, and those among them that were learned."""
-        dumps = in_parallel(lambda host: host.ofctl("dump-flows", TUNNEL_BRIDGE), self.lab.hosts)
+        """Count the flows in br-tun of all switches, and those among them that were learned."""
+        dumps = in_parallel(lambda host: host.ofctl("dump-flows", TUNNEL_BRIDGE), self._switches)
         lines = [line for dump in dumps for line in dump.splitlines() if "cookie=" in line]
         return len(lines), sum(self._learned in line for line in lines)
 
+    def entries(self) -> tuple[int, int]:
+        """Count what the Linux bridge host has instead: forwarding entries of tunnels and
+        neighbours, and those among them that were learned."""
+        learned = [entry["state"] != "permanent" for entry in self._forwarding()]
+        neighbours = self._shown(
+            "ip", "-j", "neighbour", "show", "nud", "permanent", "proto", "108"
+        )
+        return len(learned) + len(neighbours), sum(learned)
+
+    def _forwarding(self) -> list[dict[str, Any]]:
+        return [e for e in self._shown("bridge", "-j", "fdb", "show") if "dst" in e]
+
+    def _shown(self, *command: str) -> list[dict[str, Any]]:
+        return list(json.loads(self.linuxbridge.exec(*command) or "[]"))
+
+    def _bridged_networks(self) -> list[Network]:
+        here = self.layout.linuxbridge
+        return [network for network in self.layout.networks if here in network.hosts]
+
     def _plug(self, member: Member) -> None:
-        self.machines[member.name] = self.host(member.host).add_machine(
-            member.name, member.mac, member.addresses, tag=member.local_vlan, dad=False
+        host = self.host(member.host)
+        bridge = INTEGRATION_BRIDGE
+        tag: int | None = member.local_vlan
+        if host is self.linuxbridge:
+            bridge, _ = bridge_names(self.layout.network(member.network).network_id)
+            tag = None
+        self.machines[member.name] = host.add_machine(
+            member.name, member.mac, member.addresses, tag=tag, bridge=bridge, dad=False
         )
 
     def _launch(self, number: int, mode: Mode) -> AgentProcess:

@@ -91,6 +91,20 @@ def assert_shown(content: dict[str, Any]) -> None:
     assert flood["arp_on_underlay"] == flood["nd_on_underlay"] == 3 * 12
     assert l2pop["echo_on_underlay"] == flood["echo_on_underlay"] == 24 * 2 * 2
     assert (l2pop["useless_on_underlay"], flood["useless_on_underlay"]) == (0, 24)
+    # Between the two hosts with Open vSwitch and the one with Linux bridges, both ways, in two
+    # networks, IPv4 and IPv6; each end of a ping asks.
+    across = content["summary"]["across_kinds"]
+    assert (across["pings"], across["pings_answered"]) == (16, 16)
+    switch, bridge = across["Open vSwitch"], across["Linux bridge"]
+    assert (switch["questions"], switch["questions_answered_by_switch"]) == (32, 32)
+    assert (bridge["questions"], bridge["questions_answered_by_switch"]) == (16, 16)
+    for kind in (switch, bridge):
+        assert kind["broadcasts"] > 0
+        assert kind["copies"] == 2 * kind["broadcasts"]
+    # Of each network two VTEPs, two machines and their four addresses; flooding: the VTEPs, and
+    # what was learned.
+    assert l2pop["entries"] == 2 * 2 * (1 + 1 + 4)
+    assert flood["entries"] == 2 * 2 * (1 + 1)
     assert l2pop["tunnels"] == flood["tunnels"] == content["summary"]["full_mesh_tunnels"] == 6
     assert content["measured"]["warnings"] == []
 
@@ -110,7 +124,9 @@ def test_four_hosts_kept_and_removed(start: Start) -> None:
     demo = start("--hosts", "4", "--keep")
     output, progress = demo.communicate(timeout=TIMEOUT)
     assert demo.returncode == 0, progress
-    assert "tunnel ports on all hosts (full mesh: 12)                            10" in output
+    assert "tunnels to other hosts, of all hosts (full mesh: 12)                 10" in output
+    assert "also between Open vSwitch and Linux bridge hosts, both ways: 8 of these" in output
+    assert "h4 has Linux bridges" in output
     assert "FAIL" not in output
     assert len(namespaces_of(demo)) == 4 + 6 + 1
     commands = [line.strip() for line in output.partition("To look around:")[2].splitlines()]
@@ -125,7 +141,14 @@ def test_four_hosts_kept_and_removed(start: Start) -> None:
     for command, done in shown.items():
         assert done.returncode == 0, f"{command}: {done.stderr}"
     everything = "".join(done.stdout + done.stderr for done in shown.values())
-    for trace in ("3 received", "10.0.0.2", "no drift", "cookie=0x6c32706f70", "patch-tun"):
+    for trace in (
+        "3 received",
+        "10.0.0.2",
+        "no drift",
+        "cookie=0x6c32706f70",
+        "patch-tun",
+        "extern_learn",
+    ):
         assert trace in everything
     done = subprocess.run(remove, shell=True, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -20,12 +20,22 @@ from scapy.packet import Packet
 
 from ovs_l2pop.demo import report
 from ovs_l2pop.demo.feed import Delivery, announcements, flooding_only
-from ovs_l2pop.demo.layout import FEWEST_HOSTS, MOST_HOSTS, Layout, Member, make_layout
+from ovs_l2pop.demo.layout import (
+    FEWEST_HOSTS,
+    LINUX_BRIDGE,
+    MOST_HOSTS,
+    OPEN_VSWITCH,
+    Layout,
+    Member,
+    make_layout,
+)
 from ovs_l2pop.demo.observe import (
     SWITCH,
+    Broadcast,
     Question,
     Seen,
     Underlay,
+    broadcasts,
     echo_repliers,
     foreign,
     questions,
@@ -68,6 +78,8 @@ def test_every_layout(hosts: int) -> None:
         vlans = [member.local_vlan for member in members]
         assert len(set(vlans)) == len(vlans), "a local VLAN looks global"
     assert (layout.needed_tunnels < layout.full_mesh) == (hosts > 3)
+    assert {layout.kind(m.name) for m in layout.members} == {OPEN_VSWITCH, LINUX_BRIDGE}
+    assert [m.host for m in green if layout.kind(m.name) == LINUX_BRIDGE] == [hosts]
 
 
 def test_three_hosts_have_six_machines() -> None:
@@ -296,6 +308,22 @@ def test_frame_to_a_host_without_the_network_is_of_no_use() -> None:
     assert underlay([bytes(frame)], layout, vteps).useless == 1
 
 
+def test_copies_of_a_broadcast() -> None:
+    question = arp_request(BLUE1, BLUE2)
+    frames = {"blue1": [seen(at, "out", question) for at in (1.0, 2.0, 3.0, 4.0)]}
+    frames["blue2"] = [seen(1.1, "in", question)]
+    carried = [
+        (0.9, tunnelled(question, 3, 1001)),  # of a question that nobody saw
+        (1.1, tunnelled(question, 3, 1001)),
+        (1.1, tunnelled(question, 2, 1001)),
+        (1.2, tunnelled(arp_reply(BLUE1, BLUE2), 1, 1001)),
+        (2.1, tunnelled(question, 2, 1001)),
+        (2.2, tunnelled(question, 2, 1001)),
+    ]
+    found = broadcasts(frames, carried, LAYOUT, VTEPS, until=3.5)
+    assert found == [Broadcast("blue1", hosts) for hosts in ((2, 3), (2, 2), ())]
+
+
 # -- verdicts ---------------------------------------------------------------------------------
 
 
@@ -323,21 +351,28 @@ def good_results(layout: Layout = LAYOUT) -> Results:
         for ping in pings
     )
     quiet = Underlay(arp=0, nd=0, echo=4 * len(pings), other=3, useless=0, stray=0, outer=0)
-    l2pop = Traffic(pings, asked, quiet, 0, 22, 0.05, layout.needed_tunnels, 351, 15)
+    l2pop = Traffic(pings, asked, quiet, 0, 22, 0.05, layout.needed_tunnels, 234, 24, 10)
     flood = Traffic(
         pings,
         tuple(
             replace(question, answered_by="blue2", reached=("blue2", "blue3")) for question in asked
         ),
         replace(quiet, arp=36, nd=36, useless=24),
-        *(0, 12, 0.02, layout.full_mesh, 291, 15),
+        *(0, 12, 0.02, layout.full_mesh, 194, 8, 14),
     )
     controls = tuple(
         good_ping(source, target, address)
         for source, target in layout.pairs()
         for address in target.own.values()
     )
-    isolation = Isolation(controls, crossing, crossing, foreign=0, stray=0, flooded=72)
+    copied = tuple(
+        Broadcast(
+            source.name,
+            tuple(n for n in layout.network(source.network).hosts if n != source.host),
+        )
+        for source, _ in layout.crossings()
+    )
+    isolation = Isolation(controls, crossing, crossing, foreign=0, stray=0, broadcasts=copied)
     drift = tuple(Drift(f"h{number + 1}", ()) for number in range(layout.hosts))
     return Results(layout, l2pop, isolation, drift, flood, ())
 
@@ -399,12 +434,32 @@ L2POP, ISOLATION = GOOD.l2pop, GOOD.isolation
                 GOOD,
                 l2pop=replace(
                     L2POP,
-                    questions=(replace(L2POP.questions[0], answered_by="blue2", reached=("x",)),),
+                    questions=(
+                        replace(L2POP.questions[0], answered_by="blue2", reached=("x",)),
+                        *L2POP.questions[1:],
+                    ),
                 ),
             ),
             "blue1 asked for 10.0.0.2: answered by blue2, came to x",
         ),
-        (replace(GOOD, l2pop=replace(L2POP, questions=())), "no question was seen"),
+        (
+            replace(GOOD, l2pop=replace(L2POP, questions=L2POP.questions[:1])),
+            "no question was seen at Linux bridge",
+        ),
+        (
+            replace(GOOD, isolation=replace(ISOLATION, broadcasts=())),
+            "no question was seen at Open vSwitch and Linux bridge",
+        ),
+        (
+            replace(
+                GOOD,
+                isolation=replace(
+                    ISOLATION,
+                    broadcasts=(*ISOLATION.broadcasts[1:], Broadcast("green3", (1, 1))),
+                ),
+            ),
+            "a question of green3 was copied to h1 h1",
+        ),
         (
             replace(GOOD, l2pop=replace(L2POP, underlay=replace(L2POP.underlay, arp=1))),
             "1 ARP frames",
@@ -413,7 +468,7 @@ L2POP, ISOLATION = GOOD.l2pop, GOOD.isolation
             replace(GOOD, l2pop=replace(L2POP, underlay=replace(L2POP.underlay, useless=5))),
             "5 frames",
         ),
-        (replace(GOOD, l2pop=replace(L2POP, tunnels=5)), "5 tunnel ports, not 6"),
+        (replace(GOOD, l2pop=replace(L2POP, tunnels=5)), "5 tunnels, not 6"),
         (
             replace(GOOD, drift=(Drift("h1", (["missing"],)), *GOOD.drift[1:])),
             "h1: 1 rows",
@@ -436,6 +491,15 @@ def test_summary_and_json() -> None:
     assert content["summary"]["flood_and_learn"]["machines_asked_in_vain"] == 24
     assert content["summary"]["l2pop"]["first_reply_median_ms"] == 1.5
     assert len(content["measured"]["l2pop"]["pings"]) == 24
+    across = content["summary"]["across_kinds"]
+    assert (across["pings"], across["pings_answered"]) == (16, 16)
+    assert across[OPEN_VSWITCH] == {
+        "questions": 16,
+        "questions_answered_by_switch": 16,
+        "broadcasts": 12,
+        "copies": 24,
+    }
+    assert (across[LINUX_BRIDGE]["questions"], across[LINUX_BRIDGE]["copies"]) == (8, 12)
     assert not as_json(replace(GOOD, drift=()), 1.0)["passed"]
 
 
@@ -477,7 +541,9 @@ def test_table() -> None:
 
 
 def test_hints_end_with_how_to_remove_it_all() -> None:
-    places = report.Places("prog", "/m/lab.json", "ul", "vm", "10.0.0.2", "/m/sock", "/m/h1", "br")
+    places = report.Places(
+        "prog", "/m/lab.json", "ul", "vm", "10.0.0.2", "/m/sock", "/m/h1", "br", "h3", "vxlan-1"
+    )
     found = report.look_around(places)
     assert found[-1].command == "prog demo --remove /m/lab.json"
     assert all(hint.command in report.hints(found) for hint in found)
