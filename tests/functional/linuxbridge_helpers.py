@@ -1,6 +1,7 @@
 """What a Linux bridge host's kernel holds, read with iproute2; messages and machines for it."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -9,7 +10,11 @@ from typing import Any, NamedTuple, Self
 
 from feed_helpers import FLOODING, Message, Net, Site, pairs_of, send, wait_until
 
+from ovs_l2pop.cli.base import ask
 from ovs_l2pop.lab import AgentProcess, Host, Machine
+
+#: How many times larger and longer than usual: ``OVS_L2POP_SCALE=4 make functional``.
+SCALE = int(os.environ.get("OVS_L2POP_SCALE", "1"))
 
 #: How neighbours of ours are marked.
 PROTOCOL = "108"
@@ -50,6 +55,11 @@ def restart(site: Site, host: Host, number: int, **options: dict[str, object]) -
     config = host.agent_config(**options) if options else host.directory / "agent.conf"
     site.agents[host.name] = host.start_agent(config=config)
     return site.agent(host)
+
+
+def repair(agent: AgentProcess) -> list[str]:
+    """As ``ovs-l2pop repair`` does, but without its start; what was refused."""
+    return list(ask(agent.control_socket, {"command": "repair"})["refused"])
 
 
 # -- reading -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from feed_helpers import FLOODING, Net, Site, drift, lines, send
 from linuxbridge_helpers import (
+    SCALE,
     Kernel,
     Monitor,
     announce,
@@ -25,7 +26,7 @@ from linuxbridge_helpers import (
     unicast,
 )
 
-from ovs_l2pop.lab import AgentProcess, Lab
+from ovs_l2pop.lab import AgentProcess, Host, Lab
 
 MAC1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))
 A, B = "10.200.0.11", "10.200.0.12"
@@ -128,7 +129,7 @@ def test_killed_at_any_moment(make_lab: Callable[..., Lab], tmp_path: Path) -> N
     choice = random.Random(4)
     seen = set()
     port = 4789
-    for attempt in range(8):
+    for attempt in range(4 * SCALE):
         if attempt % 2:  # another port for all of them
             port = 8472 if port == 4789 else 4789
             agent.stop()
@@ -136,7 +137,8 @@ def test_killed_at_any_moment(make_lab: Callable[..., Lab], tmp_path: Path) -> N
             agent = host.start_agent(config=config, wait=False)
             time.sleep(0.4 + choice.random() / 2)
         else:
-            _send_and_wait(agent, path, 0.25 + choice.random() / 2)
+            send(agent, *(net.detach() for net in nets))
+            _send_until(agent, path, host, choice.randrange(2, 2 * len(nets)))
         agent.kill()
         seen.add(len(devices(host)))
         agent = host.start_agent(config=host.directory / "agent.conf")
@@ -155,10 +157,12 @@ def test_killed_at_any_moment(make_lab: Callable[..., Lab], tmp_path: Path) -> N
     assert len(seen) > 1, "it was never killed in the middle"
 
 
-def _send_and_wait(agent: AgentProcess, path: Path, seconds: float) -> None:
+def _send_until(agent: AgentProcess, path: Path, host: Host, count: int) -> None:
+    """Kill the agent when it has made so many devices."""
     thread = threading.Thread(target=lambda: agent.cli("send", str(path)))
     thread.start()
-    time.sleep(seconds)
+    while thread.is_alive() and len(devices(host)) < count:
+        pass
     agent.kill()
     thread.join()
 

@@ -24,6 +24,7 @@ from linuxbridge_helpers import (
     flooding,
     link,
     neighbours,
+    repair,
     restart,
     tunnel_of,
     unicast,
@@ -154,6 +155,44 @@ def test_a_vni_goes_to_another_network(agent: AgentProcess, host: Host) -> None:
     assert [entry for entry in fdb(host, "vxlan-77") if entry["mac"] == MAC3] == []
     assert neighbours(host, bridge_of(heir)) == {"10.0.0.1": MAC1, "10.0.0.2": MAC2}
     assert drift(agent) == []
+
+
+def test_networks_exchange_their_vnis(agent: AgentProcess, host: Host) -> None:
+    """Neither waits for the other to leave its bridge."""
+    heirs = Net(NET.number, OTHER.segment), Net(OTHER.number, NET.segment)
+    for (one, other), mac in (((NET, OTHER), MAC1), (heirs, MAC2)):
+        send(agent, NET.detach(), OTHER.detach())
+        send(agent, attach(NET), attach(OTHER))
+        send(
+            agent,
+            *(NET.detach(), OTHER.detach(), attach(one), attach(other)),
+            *(one.add({A: [FLOODING, [mac, "10.0.0.1"]]}), other.add({B: [[mac, "10.0.0.2"]]})),
+        )
+        for net, ip, vtep in ((one, "10.0.0.1", A), (other, "10.0.0.2", B)):
+            assert link(host, tunnel_of(net))["ifalias"] == f"ovs-l2pop network {net.id}"
+            assert link(host, tunnel_of(net))["master"] == bridge_of(net)
+            assert unicast(host, tunnel_of(net))[mac] == vtep
+            assert neighbours(host, bridge_of(net))[ip] == mac
+        assert drift(agent) == []
+
+
+def test_a_vni_whose_new_network_has_no_bridge(agent: AgentProcess, host: Host) -> None:
+    """What comes through the tunnel is no longer for those in the old bridge."""
+    send(agent, attach(NET), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
+    heir = Net(OTHER.number, NET.segment)
+    told = refusals(agent, NET.detach(), attach(heir, "br-nowhere"))
+    assert any("there is no bridge br-nowhere" in text for text in told)
+    assert "master" not in link(host, "vxlan-77")
+    host.exec("ip", "link", "add", "br-nowhere", "type", "bridge")
+    try:
+        assert agent.cli("repair").returncode == 0
+        assert link(host, "vxlan-77")["master"] == "br-nowhere"
+        send(agent, heir.add({B: [FLOODING, [MAC2, "10.0.0.2"]]}))
+        assert (unicast(host, "vxlan-77"), flooding(host, "vxlan-77")) == ({MAC2: B}, [B])
+        assert drift(agent) == []
+        send(agent, heir.detach())
+    finally:
+        host.exec("ip", "link", "delete", "br-nowhere")
 
 
 # -- entries -------------------------------------------------------------------------------------
@@ -383,6 +422,27 @@ def test_a_network_moves_to_another_bridge(agent: AgentProcess, host: Host) -> N
         assert drift(agent) == []
     finally:
         host.exec("ip", "link", "delete", "br-op")
+
+
+def test_networks_exchange_their_bridges(agent: AgentProcess, host: Host) -> None:
+    bridges = ["br-a", "br-b"]
+    for name in bridges:
+        host.exec("ip", "link", "add", name, "type", "bridge")
+    try:
+        send(agent, attach(NET, "br-a"), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
+        send(agent, attach(OTHER, "br-b"), OTHER.add({B: [FLOODING, [MAC2, "10.0.0.2"]]}))
+        numbers = [link(host, name)["ifindex"] for name in ("vxlan-77", "vxlan-78")]
+        send(agent, NET.detach(), OTHER.detach(), attach(NET, "br-b"), attach(OTHER, "br-a"))
+        assert [link(host, f"vxlan-{n}")["master"] for n in (77, 78)] == ["br-b", "br-a"]
+        assert [link(host, f"vxlan-{n}")["ifindex"] for n in (77, 78)] == numbers
+        assert (unicast(host, "vxlan-77"), flooding(host, "vxlan-77")) == ({MAC1: A}, [A])
+        assert neighbours(host, "br-b") == {"10.0.0.1": MAC1}
+        assert neighbours(host, "br-a") == {"10.0.0.2": MAC2}
+        assert drift(agent) == []
+        send(agent, NET.detach(), OTHER.detach())
+    finally:
+        for name in bridges:
+            host.exec("ip", "link", "delete", name)
 
 
 def test_a_bridge_that_is_missing_or_none(agent: AgentProcess, host: Host) -> None:
@@ -636,14 +696,46 @@ def test_check_finds_and_repair_mends(agent: AgentProcess, host: Host, damage: s
     before = Kernel.of(host)
     DAMAGE[damage](host)
     assert drift(agent) != []
-    repaired = agent.cli("repair")
-    assert (repaired.returncode, repaired.stderr) == (0, "")
+    assert repair(agent) == []
     assert drift(agent) == []
     after = Kernel.of(host)
     if damage not in ("tunnel", "bridge"):
         assert after == before
     assert (unicast(host, "vxlan-77"), flooding(host, "vxlan-77")) == ({MAC1: A, MAC2: B}, [A, B])
     assert neighbours(host, bridge_of(NET)) == {"10.0.0.1": MAC1, "10.0.0.2": MAC2}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [f"sysctl -qw net.ipv6.conf.{bridge_of(NET)}.disable_ipv6=1", "ip link set vxlan-77 mtu 1200"],
+    ids=["by somebody", "by the kernel"],
+)
+def test_repair_where_ipv6_was_switched_off(agent: AgentProcess, host: Host, command: str) -> None:
+    """A bridge has no IPv6 neighbours then. With an MTU under 1,280 the kernel does it."""
+    wanted = {"10.0.0.1": MAC1, "fd00::1": MAC1}
+    send(agent, attach(NET), NET.add({A: [[MAC1, ip] for ip in wanted]}))
+    run(host, command)
+    assert neighbours(host, bridge_of(NET)) == {"10.0.0.1": MAC1}
+    assert drift(agent) != []
+    assert agent.cli("repair").returncode == 0
+    assert neighbours(host, bridge_of(NET)) == wanted
+    assert drift(agent) == []
+
+
+def test_two_tunnels_of_ours_in_one_bridge(agent: AgentProcess, host: Host) -> None:
+    """Somebody put the one there: it goes back, and the other one has all that it had."""
+    send(agent, attach(NET), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
+    send(agent, attach(OTHER), OTHER.add({B: [FLOODING, [MAC2, "10.0.0.2"]]}))
+    before = Kernel.of(host)
+    run(host, f"ip link set vxlan-78 master {bridge_of(NET)}")
+    assert drift(agent) != []
+    assert agent.cli("repair").returncode == 0
+    assert drift(agent) == []
+    assert Kernel.of(host) == before
+    run(host, f"ip link set vxlan-78 master {bridge_of(NET)}")
+    send(agent, OTHER.detach())
+    assert devices(host) == {"vxlan-77", bridge_of(NET)}
+    assert drift(agent) == []
 
 
 def test_a_message_mends_a_deleted_device(agent: AgentProcess, host: Host) -> None:

@@ -29,8 +29,10 @@ class Listing:
 
     def __init__(self, *bodies: bytes) -> None:
         self.bodies = bodies
+        self.asked = 0
 
     def dump(self, message: Message) -> list[bytes]:
+        self.asked += 1
         family = message.body[0]
         return [body for body in self.bodies if body[0] == family]
 
@@ -143,7 +145,7 @@ def test_what_was_lost(vtep: str) -> None:
         bridged(MAC3),
         entry("fa:16:3e:00:00:04", vtep),
     )
-    lost = entries.lost_unicasts(listing, TUNNEL, [good, gone, wrong, half])  # type: ignore[arg-type]
+    lost = entries.lost_unicasts(listing, {TUNNEL: [good, gone, wrong, half]})  # type: ignore[arg-type]
     assert lost == [gone, wrong, half]
 
 
@@ -153,4 +155,21 @@ def test_neighbours_that_were_lost() -> None:
         for ip, mac in ((IP1, MAC1), (IP6, MAC1), ("10.0.0.9", MAC1), ("10.0.0.8", MAC1))
     ]
     listing = Listing(neighbour(IP1), neighbour(IP6), neighbour("10.0.0.8", MAC2))
-    assert entries.lost_neighbours(listing, BRIDGE, rows) == rows[2:]  # type: ignore[arg-type]
+    assert entries.lost_neighbours(listing, {BRIDGE: rows}) == rows[2:]  # type: ignore[arg-type]
+
+
+def test_many_tables_are_listed_at_once() -> None:
+    """To ask for one device, the kernel goes through all: for thousands that takes minutes."""
+    unicasts = {index: [unicast(MAC1, A, False)] for index in range(10, 30)}
+    neighbours = {
+        index: [Neighbour("vxlan-1", "brq1", address_attribute(IP1) + mac_attribute(MAC1))]
+        for index in range(40, 60)
+    }
+    listing = Listing(
+        *(entry(MAC1, A, index=index) for index in unicasts if index != 17),
+        *(neighbour(IP1, index=index) for index in neighbours if index != 44),
+        entry(MAC1, A, index=99),
+    )
+    assert entries.lost_unicasts(listing, unicasts) == unicasts[17]  # type: ignore[arg-type]
+    assert entries.lost_neighbours(listing, neighbours) == neighbours[44]  # type: ignore[arg-type]
+    assert listing.asked == 3

@@ -134,9 +134,12 @@ def forward(tunnel: int, bridge: int) -> list[Message]:
     ]
 
 
-def stop(tunnel: int, bridge: int) -> list[Message]:
-    """No longer let announcements through; may fail with ENOENT or EINVAL: they did not."""
-    return [_remove(bridge), _remove(tunnel)]
+def stop(netlink: Netlink, tunnel: int, bridge: int) -> list[Message]:
+    """No longer let announcements through; may fail with ENOENT or EINVAL: they did not. The bridge
+    keeps its filter where that is for another tunnel, because somebody put this one there too."""
+    how, target = _target(netlink, bridge) or (0, 0)
+    others = how == _MIRROR and target not in (tunnel, 0)
+    return [_remove(tunnel)] if others else [_remove(bridge), _remove(tunnel)]
 
 
 def forwarded(netlink: Netlink, tunnel: int, bridge: int) -> bool | None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ovs_l2pop.backends.linuxbridge import announcements, entries, links
 from ovs_l2pop.backends.linuxbridge.links import Link
-from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink
+from ovs_l2pop.backends.linuxbridge.netlink import Failure, Message, Netlink
 from ovs_l2pop.backends.linuxbridge.rows import (
     ALIAS,
     Bridge,
+    Flood,
     LinuxRow,
     Oversized,
     Tunnel,
@@ -37,6 +38,11 @@ _NO_IPV6 = {"ipv6/conf/{}/disable_ipv6": "1"}
 _IPV6 = {"ipv6/conf/{}/disable_ipv6": "0"}
 
 
+#: Devices that are deleted together. While the kernel is at it, nobody on the host can change or
+#: list a device; a hundred networks take it two seconds, ten thousand longer than we would wait.
+_TOGETHER = 200
+
+
 class RefusedError(Exception):
     """The row can't be made; the text says why."""
 
@@ -49,6 +55,8 @@ class Devices:
         #: Ports by bridge, as far as known. To ask for one bridge's the kernel goes through all
         #: devices, and to do so for each of a thousand bridges takes it seconds.
         self._ports: dict[int, list[Link]] = {}
+        #: Bridges of tunnels that are about to be put; empty: another than now.
+        self._bound: dict[str, str] = {}
 
     def survey(self) -> None:
         """Before many changes: see once which port is in which bridge."""
@@ -79,6 +87,12 @@ class Devices:
 
     # -- what should be ----------------------------------------------------------------------
 
+    def expect(self, removed: Iterable[Tunnel], added: Iterable[Tunnel]) -> None:
+        """These are about to be put, one after the other: a bridge that one of them leaves is free
+        for another, also before it has left."""
+        self._bound |= {row.name: "" for row in removed}
+        self._bound |= {row.name: row.bridge for row in added}
+
     def put(self, row: Tunnel) -> None:
         """Make the tunnel what *row* says, from whatever is there under its name.
 
@@ -96,11 +110,26 @@ class Devices:
         bridge = links.by_index(self._netlink, link.master) if link.master else None
         device = links.by_index(self._netlink, link.vxlan.device) if link.vxlan.device else None
         current = self._row(link, bridge, device.name if device else "")
-        if _replaces(current, row) or not self._change(link, current, row):
-            LOG.debug("replacing %s: not all of its settings can be changed in place", row.name)
-            self._replace(link, current, row)
+        try:
+            if _replaces(current, row) or not self._change(link, current, row):
+                LOG.debug("replacing %s: not all of its settings can be changed in place", row.name)
+                self._replace(link, current, row)
+        except RefusedError:
+            if bridge is not None and _serves_another(current, row):
+                self._take_out(link, bridge)  # what comes through it is no longer that network's
+            raise
         if bridge is not None and bridge.name != row.bridge:
             self._delete([*self._deserted(bridge, {link.number})])
+
+    def give_ipv6(self, bridge: str) -> bool:
+        """Switch IPv6 on: without, a bridge has no IPv6 neighbours. It gets no address by it.
+
+        :returns: whether it was off, and is on.
+        """
+        if _get(_IPV6, bridge) != "1":
+            return False
+        _set({**_SILENT, **_IPV6}, bridge)
+        return _get(_IPV6, bridge) != "1"
 
     def remove(self, gone: Iterable[Tunnel | Bridge], kept: Collection[str]) -> None:
         """Delete these devices where they are ours, and our bridges that are empty then, but those
@@ -115,10 +144,12 @@ class Devices:
                 bridges[link.number] = link
                 continue
             doomed[link.number] = link
+            if isinstance(row, Tunnel) and row.bridge and (own := self._find(row.bridge)):
+                bridges[own.number] = own  # also where somebody has taken the tunnel out of it
             if link.master and (bridge := links.by_index(self._netlink, link.master)):
                 bridges[bridge.number] = bridge
                 # The bridge may stay, and with it its filter.
-                self._netlink.write(announcements.stop(link.number, bridge.number))
+                self._mute(link.number, bridge.number)
         for bridge in bridges.values():
             if bridge.name not in kept:
                 doomed.update((link.number, link) for link in self._deserted(bridge, doomed))
@@ -179,12 +210,16 @@ class Devices:
         for failure in self._netlink.write(changes):
             if failure.code == errno.EOPNOTSUPP:
                 return False
-            raise RefusedError(str(failure))
+            if failure.code == errno.ENOBUFS:
+                # Up, it would look as if it had joined its group, and never join.
+                self._netlink.write([links.set_down(index)])
+            raise RefusedError(_reason(failure))
         if link.master != bridge.number:
             self._ports.pop(link.master, None)
-            self._netlink.write(announcements.stop(index, link.master) if link.master else [])
-            halves = [entries.add_bridged(entry, index) for entry in self._bridged(link)]
-            self._place(index, bridge, row, bridged=halves)
+            if link.master:
+                self._mute(index, link.master)
+            kept = entries.forwarding(self._netlink, {index: link.name})
+            self._place(index, bridge, row, bridged=_halves(kept, index, row))
         elif current.responder != row.responder:
             self._respond(index, bridge.number, row.responder)
         if not link.up:
@@ -209,7 +244,6 @@ class Devices:
         self._write([] if both else gone)
         index = self._new(row, name)
         filling: list[Message] = []
-        halves: list[Message] = []
         for entry in kept:
             if not isinstance(entry, Unicast):
                 # A group is the device's own affair.
@@ -218,20 +252,21 @@ class Devices:
             elif entry.addresses != entry.key:
                 plain = entry._replace(bridged=False)
                 filling.append(entries.add_unicast(plain, index, replace=True))
-            if isinstance(entry, Unicast) and entry.bridged:
-                halves.append(entries.add_bridged(entry, index))
         self._netlink.write(filling)  # what is missing of them is found when they are read back
         exchange = [*(gone if both else []), links.rename(index, row.name)]
-        self._place(index, bridge, row, exchange, halves)
+        self._place(index, bridge, row, exchange, _halves(kept, index, row))
 
     def _respond(self, index: int, bridge: int, responder: str) -> None:
         answers, forwards = responder != "off", responder == "on"
         if forwards:
             self._write(announcements.forward(index, bridge), ignore={errno.EEXIST})
         else:
-            self._netlink.write(announcements.stop(index, bridge))
+            self._mute(index, bridge)
         # Last: until announcements can go round, none may be kept back.
         self._write([links.suppress(index, on=answers)])
+
+    def _mute(self, index: int, bridge: int) -> None:
+        self._netlink.write(announcements.stop(self._netlink, index, bridge))
 
     def _bridge(self, row: Tunnel, master: int = 0) -> Link:
         """The bridge that a tunnel belongs in, made if it is the network's own.
@@ -247,20 +282,27 @@ class Devices:
             _set({**_SILENT, **_NO_ARP}, row.bridge)
         elif bridge.kind != "bridge":
             raise RefusedError(f"{row.bridge} is not a bridge")
-        for port in self._inside(bridge):
-            if port.owner is not None and port.name not in (row.name, new_tunnel_name(row.vni)):
-                # Two networks in one bridge would see each other's frames.
+        for port in list(self._inside(bridge)):
+            if port.owner is None or port.name in (row.name, new_tunnel_name(row.vni)):
+                continue
+            # Two networks in one bridge would see each other's frames.
+            if self._bound.get(port.name, bridge.name) == bridge.name:
                 raise RefusedError(
                     f"bridge {row.bridge} has {port.name} of network {port.owner} in it"
                 )
-        if row.responder != "off" and _get(_IPV6, bridge.name) == "1":
-            # Without IPv6 a device has no IPv6 neighbours. It gets no address by it.
-            _set({**_SILENT, **_IPV6}, bridge.name)
+            self._take_out(port, bridge)
+        if row.responder != "off":
+            self.give_ipv6(bridge.name)
         if bridge.owner is None and bridge.number != master:
             self._write([links.keep_address(bridge)])
         if not bridge.up:
             self._write([links.set_up(bridge.number)])
         return bridge
+
+    def _take_out(self, link: Link, bridge: Link) -> None:
+        self._mute(link.number, bridge.number)
+        self._netlink.write([links.enter(link.number, 0)])
+        self._ports.pop(bridge.number, None)
 
     # -- deleting ----------------------------------------------------------------------------
 
@@ -271,10 +313,17 @@ class Devices:
             yield bridge
 
     def _delete(self, doomed: Collection[Link]) -> None:
-        numbers = [link.number for link in doomed]
-        few = map(links.delete, numbers)
         self._ports.clear()
-        for failure in self._netlink.write(links.delete_all(numbers) if len(numbers) > 2 else few):
+        # A bridge beside its tunnel.
+        numbers = [
+            n for _, n in sorted((link.master or link.number, link.number) for link in doomed)
+        ]
+        failures = []
+        for start in range(0, len(numbers), _TOGETHER):
+            some = numbers[start : start + _TOGETHER]
+            few = map(links.delete, some)
+            failures += self._netlink.write(links.delete_all(some) if len(some) > 2 else few)
+        for failure in failures:
             if failure.code != errno.ENODEV:
                 raise RefusedError(str(failure))
 
@@ -308,11 +357,6 @@ class Devices:
         states = {(True, True): "on", (True, False): "answers", (False, False): "off"}
         return states.get((link.suppress, bool(forwarded)), "")
 
-    def _bridged(self, link: Link) -> Iterator[Unicast]:
-        for entry in entries.forwarding(self._netlink, {link.number: link.name}):
-            if isinstance(entry, Unicast) and entry.bridged:
-                yield entry
-
     def _create(self, message: Message, name: str, network_id: str) -> Link:
         self._write([message])
         link = self._find(name)
@@ -339,7 +383,7 @@ class Devices:
     def _write(self, messages: Iterable[Message], ignore: Collection[int] = ()) -> None:
         for failure in self._netlink.write(messages):
             if failure.code not in ignore:
-                raise RefusedError(str(failure))
+                raise RefusedError(_reason(failure))
 
 
 def _replaces(current: Tunnel, row: Tunnel) -> bool:
@@ -347,8 +391,26 @@ def _replaces(current: Tunnel, row: Tunnel) -> bool:
     fixed = ("vni", "port", "proxy", "six")
     if any(getattr(current, name) != getattr(row, name) for name in fixed):
         return True
-    # What was learned in one network is not for another. Without a name it was just handed over.
+    # What was learned in one network is not for another.
+    return _serves_another(current, row)
+
+
+def _serves_another(current: Tunnel, row: Tunnel) -> bool:
+    # Without a network it was just handed over.
     return bool(current.network_id) and current.network_id != row.network_id
+
+
+def _halves(kept: Iterable[Flood | Unicast], index: int, row: Tunnel) -> list[Message]:
+    """A tunnel's entries in the table of the bridge that it comes to."""
+    if row.responder == "off":
+        return []
+    return [entries.add_bridged(entry, index) for entry in kept if isinstance(entry, Unicast)]
+
+
+def _reason(failure: Failure) -> str:
+    if failure.code == errno.ENOBUFS:  # what a device that is set up gets when it can't join
+        return f"{failure}; to listen to more groups, raise sysctl net.ipv4.igmp_max_memberships"
+    return str(failure)
 
 
 def _by_bridge(known: Iterable[Link]) -> dict[int, list[Link]]:

@@ -9,7 +9,7 @@ Numbers are those of ``linux/neighbour.h``.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
@@ -53,6 +53,10 @@ _HEAD, _FLAGS_AT = _NDMSG.size, 10
 _VTEP_AT = _HEAD + MAC_SIZE
 _IPV4 = struct.pack("=HH", 8, _DST)
 _BESIDES = 8 + 20  # the attributes NDA_PROBES and NDA_CACHEINFO
+
+
+#: Devices up to which each is listed by itself.
+_FEW = 8
 
 
 # -- messages --------------------------------------------------------------------------------
@@ -180,33 +184,55 @@ def forwarding(netlink: Netlink, tunnels: Mapping[int, str]) -> set[Flood | Unic
     return found
 
 
-def lost_unicasts(netlink: Netlink, tunnel: int, rows: list[Unicast]) -> list[Unicast]:
-    """Those of *rows* that a tunnel's table doesn't hold, or the bridge's where it should.
+def lost_unicasts(netlink: Netlink, rows: Mapping[int, list[Unicast]]) -> list[Unicast]:
+    """Those of *rows*, by tunnel, that the tunnel's table doesn't hold, or the bridge's where it
+    should.
 
     For rows that were just written: nothing is decoded, so 20,000 take 0.1 s.
     """
-    bodies = netlink.dump(Message(_GETNEIGH, 0, _NDMSG.pack(_AF_BRIDGE, tunnel, 0, 0, 0)))
-    own = {
-        body[_HEAD : _HEAD + size]
-        for size in {len(row.addresses) for row in rows}
-        for body in bodies
-        if body[_FLAGS_AT] & _SELF
-    }
-    bridged = {body[_HEAD:_VTEP_AT] for body in bodies if not body[_FLAGS_AT] & _SELF}
-    return [
-        row for row in rows if row.addresses not in own or (row.bridged and row.key not in bridged)
-    ]
+    lost: list[Unicast] = []
+    for tunnel, bodies in _listed(netlink, _AF_BRIDGE, rows):
+        own = {
+            body[_HEAD : _HEAD + size]
+            for size in {len(row.addresses) for row in rows[tunnel]}
+            for body in bodies
+            if body[_FLAGS_AT] & _SELF
+        }
+        bridged = {body[_HEAD:_VTEP_AT] for body in bodies if not body[_FLAGS_AT] & _SELF}
+        for row in rows[tunnel]:
+            if row.addresses not in own or (row.bridged and row.key not in bridged):
+                lost.append(row)
+    return lost
 
 
-def lost_neighbours(netlink: Netlink, bridge: int, rows: list[Neighbour]) -> list[Neighbour]:
-    """Those of *rows* that a bridge's neighbours lack."""
-    there: set[bytes] = set()
+def lost_neighbours(netlink: Netlink, rows: Mapping[int, list[Neighbour]]) -> list[Neighbour]:
+    """Those of *rows*, by bridge, that the bridge's neighbours lack."""
+    there: set[tuple[int, bytes]] = set()
     for family in (AF_INET, AF_INET6):
-        request = _NDMSG.pack(family, 0, 0, 0, 0) + u32(_IFINDEX, bridge)
-        bodies = netlink.dump(Message(_GETNEIGH, 0, request))
         size = MAC_SIZE + (8 if family == AF_INET else 20)
-        there.update([body[_HEAD : _HEAD + size] for body in bodies])
-    return [row for row in rows if row.addresses not in there]
+        for bridge, bodies in _listed(netlink, family, rows):
+            there.update([(bridge, body[_HEAD : _HEAD + size]) for body in bodies])
+    return [row for bridge in rows for row in rows[bridge] if (bridge, row.addresses) not in there]
+
+
+def _listed(
+    netlink: Netlink, family: int, devices: Collection[int]
+) -> Iterator[tuple[int, list[bytes]]]:
+    """What a table holds of each device. All is listed at once for more than a few devices: to list
+    one device's, the kernel goes through everybody's."""
+    if len(devices) <= _FEW:
+        for index in devices:
+            # The tables of bridges are asked for by the device itself, neighbours by an attribute.
+            bridge = family == _AF_BRIDGE
+            head = _NDMSG.pack(family, index if bridge else 0, 0, 0, 0)
+            request = head if bridge else head + u32(_IFINDEX, index)
+            yield index, netlink.dump(Message(_GETNEIGH, 0, request))
+        return
+    found: dict[int, list[bytes]] = {index: [] for index in devices}
+    for body in netlink.dump(Message(_GETNEIGH, 0, _NDMSG.pack(family, 0, 0, 0, 0))):
+        if (index := _NDMSG.unpack_from(body)[1]) in found:
+            found[index].append(body)
+    yield from found.items()
 
 
 def _mac_and_vtep(body: bytes) -> bytes:

@@ -180,6 +180,11 @@ def set_up(index: int) -> Message:
     return Message(_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
 
 
+def set_down(index: int) -> Message:
+    """Set a device down."""
+    return Message(_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, _IFF_UP))
+
+
 def suppress(index: int, on: bool) -> Message:
     """Have the bridge answer ARP and ND for what is behind this port, or not."""
     data = nested(_SLAVE_DATA, u8(_PORT_SUPPRESS, on))

@@ -77,6 +77,7 @@ class Write:
             self._remove_devices(adding, removing)
         groups = {row.name: row.group for row in removing.tunnels}
         late = []
+        self._devices.expect(removing.tunnels, adding.tunnels)
         for row in adding.tunnels:
             # A tunnel that loses its multicast group keeps it until it has VTEPs to copy to.
             if not row.group and (group := groups.get(row.name)):
@@ -101,22 +102,21 @@ class Write:
 
     def _lost(self) -> list[Entry]:
         """Added rows that aren't there."""
-        unicasts: dict[str, list[Unicast]] = {}
-        neighbours: dict[str, list[Neighbour]] = {}
+        unicasts: dict[int, list[Unicast]] = {}
+        neighbours: dict[int, list[Neighbour]] = {}
         for row in self.added:
-            if row in self.refused:
+            if row in self.refused or isinstance(row, Flood):
                 continue
+            if (place := self._places.get(row.tunnel) or self._place(row.tunnel)) is None:
+                raise BackendError(f"the tunnel {row.tunnel} was taken away")
             if isinstance(row, Unicast):
-                unicasts.setdefault(row.tunnel, []).append(row)
-            elif isinstance(row, Neighbour):
-                neighbours.setdefault(row.tunnel, []).append(row)
-        lost: list[Entry] = []
-        for tunnel in unicasts.keys() | neighbours.keys():
-            if (place := self._place(tunnel)) is None:
-                raise BackendError(f"the tunnel {tunnel} was taken away")
-            lost += entries.lost_unicasts(self._netlink, place.tunnel, unicasts.get(tunnel, []))
-            lost += entries.lost_neighbours(self._netlink, place.bridge, neighbours.get(tunnel, []))
-        return lost
+                unicasts.setdefault(place.tunnel, []).append(row)
+            else:
+                neighbours.setdefault(place.bridge, []).append(row)
+        return [
+            *entries.lost_unicasts(self._netlink, unicasts),
+            *entries.lost_neighbours(self._netlink, neighbours),
+        ]
 
     # -- devices -----------------------------------------------------------------------------
 
@@ -198,11 +198,19 @@ class Write:
         planned: list[Entry] = []
         refused: list[Entry] = []
         taken: list[Entry] = []
+        revived: dict[str, bool] = {}
         messages = self._additions(rows, {_key(row): row for row in replaced}, planned)
         for place, code, text in self._netlink.write(messages):
             row = planned[place]
             if code == errno.ENODEV:
                 raise BackendError(f"the tunnel {row.tunnel} was taken away")
+            if code == errno.EINVAL and isinstance(row, Neighbour):
+                # Somebody may have switched the bridge's IPv6 off.
+                if row.bridge not in revived:
+                    revived[row.bridge] = self._devices.give_ipv6(row.bridge)
+                if revived[row.bridge]:
+                    taken.append(row)
+                    continue
             if code == errno.EEXIST:
                 taken.append(row)
             else:
@@ -229,7 +237,7 @@ class Write:
             if place is None:
                 if row.tunnel not in self._failed:
                     raise BackendError(f"the tunnel {row.tunnel} was taken away")
-                self.refused[row] = f"the tunnel {row.tunnel} is missing"
+                self.refused[row] = "its tunnel is missing"
             elif isinstance(row, Unicast):
                 planned.append(row)
                 # Of half an entry the tunnel's table holds nothing, or nothing of ours.
@@ -237,7 +245,7 @@ class Write:
                 yield entries.add_unicast(row, place.tunnel, replace=whole)
             elif isinstance(row, Neighbour):
                 if place.bridge_name != row.bridge:
-                    self.refused[row] = f"the tunnel {row.tunnel} is not in {row.bridge}"
+                    self.refused[row] = "its tunnel is in another bridge"
                     continue
                 planned.append(row)
                 yield entries.add_neighbour(row, place.bridge, replace=before is not None)
