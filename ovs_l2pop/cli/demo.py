@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 class Demo(Command):
     """Show what L2 population does, on real switches, and compare it with flood-and-learn.
 
-    Builds hosts (network namespaces, each with its own Open vSwitch and agent) with an underlay
-    between them, two networks with overlapping addresses, and machines; feeds the agents as a
-    server would; measures; and removes everything it made, also on Ctrl-C or failure. Needs root
-    and Open vSwitch; nothing of the machine's own network or Open vSwitch is touched. Exit code 0:
-    all that is promised was seen.
+    Builds hosts (network namespaces, each with its own agent; the last one has Linux bridges, the
+    others an Open vSwitch each) with an underlay between them, two networks with overlapping
+    addresses, and machines; feeds the agents as a server would; measures; and removes everything it
+    made, also on Ctrl-C or failure. Needs root and Open vSwitch; nothing of the machine's own
+    network or Open vSwitch is touched. Exit code 0: all that is promised was seen.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
