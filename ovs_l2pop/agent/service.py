@@ -34,6 +34,9 @@ _T = TypeVar("_T")
 
 #: Seconds between looks at an idle dataplane.
 _POLL_INTERVAL = 1.0
+#: Seconds from one look at what the dataplane tells to the next: machines that are learned are news
+#: too, and there may be thousands a second.
+_NEWS_PAUSE = 0.05
 #: Seconds until the dataplane is tried again: doubled from the first to the last. Looked at every
 #: poll interval.
 _FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
@@ -112,6 +115,7 @@ class Agent:
         self._retry_refused_at = 0.0
         self._refused_delay = _REFUSED_RETRY
         self._next_look = 0.0
+        self._looked_at = 0.0
         #: Why the last messages may not survive a restart.
         self.unkept: str | None = None
         #: The file holds messages that this configuration refuses.
@@ -231,7 +235,8 @@ class Agent:
             # By the clock, not when there is nothing else to do: there may always be something.
             if self._wait() or time.monotonic() >= self._next_look:
                 self._guarded(self._look)
-                self._next_look = time.monotonic() + _POLL_INTERVAL
+                self._looked_at = time.monotonic()
+                self._next_look = self._looked_at + _POLL_INTERVAL
             jobs: list[_Messages | _Call | None] = []
             with contextlib.suppress(queue.Empty):
                 while True:
@@ -256,11 +261,13 @@ class Agent:
     def _wait(self) -> bool:
         """Until there is a job or it is time to look; whether the dataplane has news."""
         news = -1 if self._trouble else self._backend.fileno()
+        deaf = self._looked_at + _NEWS_PAUSE - time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(self._bell, selectors.EVENT_READ)
-            if news >= 0:
+            if news >= 0 and deaf <= 0:
                 selector.register(news, selectors.EVENT_READ)
-            ready = {key.fd for key, _ in selector.select(self._pause())}
+            pause = min(self._pause(), deaf) if news >= 0 and deaf > 0 else self._pause()
+            ready = {key.fd for key, _ in selector.select(pause)}
         if self._bell in ready:
             os.eventfd_read(self._bell)
         return news in ready

@@ -1,6 +1,7 @@
 """The worker: input that outruns the dataplane, and changes behind its back."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -93,3 +94,27 @@ def test_what_is_refused_is_no_drift(agent: Agent, backend: FakeBackend) -> None
     assert agent.watch.mended == {}
     assert len(backend.writes) <= writes + 1
     assert agent.reconciler.refused
+
+
+def test_news_are_read_at_once_and_not_thousands_of_times(
+    agent: Agent, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readable, writable = os.pipe()
+    polls: list[float] = []
+    agent.call(lambda: monkeypatch.setattr(service, "_POLL_INTERVAL", 60)).result()
+    time.sleep(1.1)  # until then it looks by the clock
+    agent.call(lambda: setattr(backend, "descriptor", readable)).result()
+
+    def poll() -> bool:
+        polls.append(time.monotonic())
+        return False
+
+    monkeypatch.setattr(backend, "poll", poll)
+    told = time.monotonic()
+    os.write(writable, b"!")  # nobody reads it: there are always news
+    time.sleep(0.5)
+    agent.call(lambda: setattr(backend, "descriptor", -1)).result()
+    os.close(readable)
+    os.close(writable)
+    assert polls[0] - told < 0.2
+    assert 3 < len(polls) < 15
