@@ -20,7 +20,7 @@ _DUTY, _HINTED_DUTY = 50, 10
 class Watch:
     """Decides when to look: every so often, and soon after a hint that something was changed.
 
-    :param interval: seconds between two looks without a hint, on average; 0: none at all.
+    :param interval: seconds between two looks without a hint, at the most; 0: none at all.
     """
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,4 +59,4 @@ class Watch:
         self.cost = cost
         if self._interval:
             pause = max(self._interval, _DUTY * cost)
-            self._due = self._clock() + pause * random.uniform(0.5, 1.5)
+            self._due = self._clock() + pause * random.uniform(0.5, 0.9)

@@ -32,9 +32,9 @@ SEED = int(os.environ.get("SOAK_SEED", "0")) or random.SystemRandom().randrange(
 
 #: Options of the daemons, in seconds.
 PERIOD = 4.0
-#: What is left to be wrong is right after a period of at most one and a half intervals, and what
-#: the last fault costs by itself: a broker that is found again, a switch that starts.
-DEADLINE = 1.5 * PERIOD + 20.0
+#: What is left to be wrong is right after a period, and what the last fault costs by itself: a
+#: broker that is found again, a switch that starts.
+DEADLINE = PERIOD + 20.0
 
 CONTROL, BRIDGE = "10.201.0.254", "br-mgmt"
 FAR = [f"10.200.9.{number}" for number in range(1, 6)]

@@ -24,7 +24,7 @@ def test_every_so_often_and_not_all_hosts_at_once() -> None:
         clock = Clock()
         pauses.add(due_after(Watch(60, clock), clock))
     assert min(pauses) >= 30
-    assert max(pauses) <= 91
+    assert max(pauses) <= 55
     assert len(pauses) > 10
 
 
@@ -48,7 +48,7 @@ def test_large_switches_are_looked_at_less_often() -> None:
     clock = Clock()
     watch = Watch(60, clock)
     watch.looked(cost=6.0)
-    assert due_after(watch, clock) >= 150
+    assert 150 <= due_after(watch, clock) <= 271
     watch.looked(cost=6.0)
     watch.disturbed()
     assert 59 <= due_after(watch, clock) <= 61

@@ -43,7 +43,7 @@ class Follower:
     """One host's side of :mod:`ovs_l2pop.neutron.protocol`. All methods from any thread.
 
     :param interval: seconds between two syncs when nothing else asks for one; each host waits for
-        between half and three halves of it, so that many don't come at once.
+        between half and nine tenths of it: many don't come at once, and nothing waits for longer.
     :param attaches: whether networks are on this host by :meth:`use` and :meth:`leave`, and by no
         more than a port: one in which the server knows none of this host is given up. If not, they
         are those that somebody else has attached, and stay so; of one in which the server knows no
@@ -262,7 +262,7 @@ class Follower:
         now = time.monotonic()
         with self._times:
             self._again = [at for at in self._again if at > now]
-            return min([self._interval * random.uniform(0.5, 1.5), *(a - now for a in self._again)])
+            return min([self._interval * random.uniform(0.5, 0.9), *(a - now for a in self._again)])
 
 
 def brief(error: Exception) -> str:
