@@ -41,7 +41,7 @@ _NEWS_PAUSE = 0.05
 #: poll interval.
 _FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
 #: Seconds after which rows that the dataplane refused are tried again: doubled to the last.
-_REFUSED_RETRY, _LAST_REFUSED_RETRY = 30.0, 600.0
+_REFUSED_RETRY, _LAST_REFUSED_RETRY = 5.0, 60.0
 #: Rows that are logged of what one look found.
 _LOGGED_DRIFT = 10
 #: Bytes of messages that wait for the worker at the most: who submits more waits too. What is read
