@@ -7,8 +7,7 @@ by whoever calls :meth:`Liveness.look`: Neutron has one process for periodic wor
 import threading
 import time
 from collections.abc import Callable
-
-from oslo_utils import timeutils
+from datetime import UTC, datetime
 
 from ovs_l2pop.neutron.server import agents, queries
 from ovs_l2pop.neutron.server.agents import Agent
@@ -38,7 +37,8 @@ class Liveness:
         with self._lock:
             if self._clock() >= self._seen_at + _FRESH:
                 rows = queries.all_agents()
-                self._dead = agents.dead(rows, self.limit, timeutils.utcnow())
+                now = datetime.now(UTC).replace(tzinfo=None)  # as the database has it
+                self._dead = agents.dead(rows, self.limit, now)
                 self._seen_at = self._clock()
             return self._dead
 
