@@ -59,7 +59,8 @@ demo: venv  ## show it: hosts in network namespaces, real Open vSwitch (root; DE
 .PHONY: test
 test: need-root lint venv-neutron os-packages-browser  ## everything that CI runs: lint, then all tests
 	@$(twice)
-	twice $(BIN)/python -m pytest tests/unit tests/fuzz tests/packaging tests/functional $(PYTEST_ARGS)
+	# A file's tests stay together: they share hosts. Two files at a time, as there are two cores.
+	twice $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/fuzz tests/packaging tests/functional $(PYTEST_ARGS)
 	$(MAKE) neutron integration
 
 .PHONY: unit

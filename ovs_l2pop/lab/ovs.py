@@ -21,6 +21,8 @@ EXPECTED_WARNINGS = {
     # With tens of milliseconds of its own it would be the switch's doing.
     r"timeval\|WARN\|Unreasonably long \d+ms poll interval \(\dms user, \dms s": "a paused machine",
     r"timeval\|WARN\|(context switches|faults|disk):": "further lines of the same",
+    r"br-tun<->unix#\d+: connection dropped \(Connection reset by peer\)": "an agent that was"
+    " killed before it had read what the switch told it",
 }
 """Patterns of log lines to be expected, each with the reason; a healthy start prints none."""
 
