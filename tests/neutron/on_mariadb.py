@@ -25,7 +25,6 @@ from ovs_l2pop.messages import Segment
 from ovs_l2pop.neutron.server import queries
 from ovs_l2pop.neutron.server.agents import Agent, Language
 from ovs_l2pop.neutron.server.decisions import Appear, Kind, Vanish, View
-from ovs_l2pop.neutron.server.liveness import Liveness
 from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.publisher import Publisher
@@ -94,8 +93,7 @@ def main(url: str) -> None:
     assert not measure("hosts of an HA router", queries.ha_hosts, network)
     measure("sync of a host", lambda: SyncEndpoint().sync(None, HOST, {network: ""}))
     agent = Agent(HOST, "20.1.0.2", frozenset({"vxlan"}), Language.UPSTREAM)
-    publisher = Publisher(Sink(), Memory(), Liveness(0))
-    measure("agent's row deleted", publisher.host_changed, agent, None)
+    measure("agent's row deleted", Publisher(Sink(), Memory()).host_changed, agent, None)
 
 
 def measure(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -108,7 +106,7 @@ def measure(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 
 
 def publish(step: Any, at: NetworkSegment) -> None:
-    Publisher(Sink(), Memory(), Liveness(0)).publish(step, at)
+    Publisher(Sink(), Memory()).publish(step, at)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from neutron.plugins.ml2 import managers
-from neutron.worker import PeriodicWorker
 from neutron_lib import constants as n_const
 from neutron_lib import exceptions as n_exc
 from neutron_lib import rpc as n_rpc
@@ -62,8 +61,7 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
     def __init__(self) -> None:
         super().__init__()
         cfg.CONF.register_opts(OPTS, group="ovs_l2pop")
-        self._liveness = Liveness(cfg.CONF.ovs_l2pop.dead_host_time)
-        self._publisher = Publisher(Notifier(), Memory(), self._liveness)
+        self._publisher = Publisher(Notifier(), Memory())
         self._hears_wiring = False
         self._servers: Any = None
 
@@ -77,19 +75,12 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         """Serve agents of ours. Called in each process that serves agents."""
         self._hear_wiring()
         connection = n_rpc.Connection()
-        endpoint = SyncEndpoint(liveness=self._liveness)
+        liveness = Liveness(cfg.CONF.ovs_l2pop.dead_host_time)
+        endpoint = SyncEndpoint(liveness=liveness)
         connection.create_consumer(protocol.SERVER_TOPIC, [endpoint], fanout=False)
         self._servers = connection
         servers: list[Any] = connection.consume_in_threads()
         return servers
-
-    def get_workers(self) -> list[Any]:
-        """What Neutron runs every so often, in one process."""
-        limit = self._liveness.limit
-        if not limit:
-            return []
-        pause = max(1.0, min(limit / 4, 30.0))
-        return [PeriodicWorker(self._look_for_the_dead, pause, pause, "hosts that are dead")]
 
     # -- no opinion --------------------------------------------------------------------------
 
@@ -193,10 +184,6 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         old, new = before.configurations or {}, report.get("configurations") or {}
         if old.get("tunneling_ip") != new.get("tunneling_ip"):
             self._agent_changed(before)
-
-    @_harmless
-    def _look_for_the_dead(self) -> None:
-        self._liveness.look(self._publisher.host_died, self._publisher.host_revived)
 
     # -- details -----------------------------------------------------------------------------
 

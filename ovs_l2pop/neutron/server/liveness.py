@@ -1,7 +1,7 @@
 """Hosts whose agent is dead: they leave the flooding sets, and come back with it.
 
-Hosts of ours learn who is dead from each answer to ``sync``. Stock hosts are told when it changes,
-by whoever calls :meth:`Liveness.look`: Neutron has one process for periodic work.
+Hosts of ours learn who is dead from each answer to ``sync``. Stock hosts are told nothing: with a
+flooding entry their agent takes the tunnel away, and machines whose agent is dead may be well.
 """
 
 import threading
@@ -27,7 +27,6 @@ class Liveness:
         self._clock = clock
         self._lock = threading.Lock()
         self._dead: dict[str, Agent] = {}
-        self._told: dict[str, Agent] = {}
         self._seen_at = float("-inf")
 
     def dead(self) -> dict[str, Agent]:
@@ -41,12 +40,3 @@ class Liveness:
                 self._dead = agents.dead(rows, self.limit, now)
                 self._seen_at = self._clock()
             return self._dead
-
-    def look(self, died: Callable[[Agent], None], revived: Callable[[Agent], None]) -> None:
-        """Tell of changes since the last look. After a start all that are dead have just died."""
-        now = self.dead()
-        told, self._told = self._told, {**now}
-        for host in sorted(now.keys() - told.keys()):
-            died(now[host])
-        for host in sorted(told.keys() - now.keys()):
-            revived(told[host])

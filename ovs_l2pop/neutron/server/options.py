@@ -10,8 +10,8 @@ OPTS = [
         default=0,
         min=0,
         help="Seconds after an L2 agent's last report until its host is taken out of flooding:"
-        " broadcast is not copied to it any more, and comes back with its next report. Machines"
-        " there are still reached by unicast. More than agent_down_time makes sense. 0: never.",
+        " hosts of ours don't copy broadcast to it until it reports again. Machines there are still"
+        " reached by unicast. More than agent_down_time makes sense. 0: never.",
     ),
 ]
 

@@ -34,7 +34,6 @@ from ovs_l2pop.neutron.server.decisions import (
     Vanish,
     View,
 )
-from ovs_l2pop.neutron.server.liveness import Liveness
 from ovs_l2pop.neutron.server.memory import Memory, Presence
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.queries import Located
@@ -67,10 +66,9 @@ class _Scene:
 class Publisher:
     """Tells hosts. Safe to use from several threads."""
 
-    def __init__(self, notifier: Notifier, memory: Memory, liveness: Liveness) -> None:
+    def __init__(self, notifier: Notifier, memory: Memory) -> None:
         self._notifier = notifier
         self._memory = memory
-        self._liveness = liveness
 
     def publish(
         self, step: Step, where: NetworkSegment | None = None, *, deleted: bool = False
@@ -145,20 +143,6 @@ class Publisher:
                 self._host_left(before)
             if after is not None:
                 self._host_came(after)
-
-    def host_died(self, agent: Agent) -> None:
-        """Nobody answers there: stock hosts needn't copy broadcast to it. Ours learn by asking."""
-        for scene in self._scenes(agent):
-            audience = self._audience(scene, disabled=True)
-            self._cast("remove_fdb_entries", scene, [FLOODING], audience)
-
-    def host_revived(self, agent: Agent) -> None:
-        """Its agent reports again, and may not have heard what it was told meanwhile."""
-        for scene in self._scenes(agent):
-            here = queries.ports_at(agent.host, scene.where)
-            if here:
-                there = self._send_table(scene, [_presence(place) for place in here])
-                self._cast("add_fdb_entries", scene, [FLOODING], self._audience(scene, there))
 
     # -- what can happen ---------------------------------------------------------------------
 
@@ -290,12 +274,10 @@ class Publisher:
             return None
         rows = queries.table_for(scene.host, scene.where)
         vteps = agents.by_host(queries.agents_on({host for host, _, _ in rows}))
-        dead = self._liveness.dead()
         ports: dict[str, list[Pair]] = {}
         for host, mac, ip in rows:
             if host in vteps:
-                flooding = () if host in dead else (FLOODING,)
-                pairs = ports.setdefault(vteps[host].vtep, [*flooding])
+                pairs = ports.setdefault(vteps[host].vtep, [FLOODING])
                 if ip is not None:
                     pairs.append((mac, ip))
         ports.pop(scene.agent.vtep, None)
