@@ -17,6 +17,7 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 3600
+SOAK_SEED ?= $(shell shuf -i 1-999999 -n 1)
 
 # The name of the stamp carries what decides the content of .venv: a `git checkout` that changes
 # only times installs nothing, one that changes setup.cfg does.
@@ -86,7 +87,7 @@ integration: need-root venv venv-neutron  ## a cloud: real Neutron, RabbitMQ, Ma
 
 .PHONY: soak
 soak: need-root venv venv-neutron  ## faults at random for an hour (root; SOAK_SECONDS=3600, SOAK_SEED=...)
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/integration/test_soak.py $(PYTEST_ARGS)
+	@SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest -s tests/integration/test_soak.py $(PYTEST_ARGS)
 
 .PHONY: fuzz
 fuzz: venv  ## fuzz what reads messages and switches' answers (FUZZ_SECONDS=60 for each)
