@@ -74,7 +74,7 @@ class Member:
     def tell(self, message: dict[str, Any]) -> None:
         """What an operator does; with the agent or its dataplane away it waits for them."""
         self.agent.wait_ready()
-        done = self.agent.cli("send", input=json.dumps(message) + "\n", timeout=60)
+        done = self.agent.cli("send", input=json.dumps(message) + "\n", timeout=150)
         assert done.returncode == 0 or "as soon as it can be" in done.stderr, done.stderr
 
     def there(self) -> Expected:
@@ -261,8 +261,9 @@ class World:
 
     def network_comes_or_goes(self) -> None:
         member = self.choice.choice(self.members)
-        if f"agent {member.host.name}" in self.down:
-            return
+        kinds = ("agent", "switch", "database")
+        if not self.down.keys().isdisjoint(f"{kind} {member.host.name}" for kind in kinds):
+            return  # the command would wait for it, up to a minute
         network_id = self.choice.choice(NETWORKS)
         if network_id in member.attached:
             del member.attached[network_id]
