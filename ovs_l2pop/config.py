@@ -34,6 +34,17 @@ DEFAULT_OPTS = [
     ),
 ]
 
+#: The extension's too.
+DRIFT_INTERVAL = cfg.FloatOpt(
+    "drift_interval",
+    default=60.0,
+    min=0.0,
+    help="Seconds at the most between two looks whether the dataplane still is what it should"
+    " be; what somebody else changed is written again, and logged. Changes that the dataplane"
+    " tells of are mended within some seconds. 0: ovs-l2pop check finds them, and repair mends"
+    " them.",
+)
+
 L2POP_OPTS = [
     cfg.StrOpt(
         "backend",
@@ -87,15 +98,7 @@ L2POP_OPTS = [
         " missed, in the attached networks; answered by the mechanism driver ovs_l2pop. Used with"
         " transport_url only.",
     ),
-    cfg.FloatOpt(
-        "drift_interval",
-        default=60.0,
-        min=0.0,
-        help="Seconds at the most between two looks whether the dataplane still is what it should"
-        " be; what somebody else changed is written again, and logged. Changes that the dataplane"
-        " tells of are mended within some seconds. 0: ovs-l2pop check finds them, and repair mends"
-        " them.",
-    ),
+    DRIFT_INTERVAL,
 ]
 
 OPENVSWITCH_OPTS = [

@@ -99,9 +99,13 @@ class Reconciler:
         )
 
     def observe(self, drift: Drift) -> None:
-        """Take over what :meth:`drift` found: the next :meth:`apply` mends it."""
+        """Take over what :meth:`drift` found: the next :meth:`apply` mends it.
+
+        What was refused is tried again with it: it may have been for lack of what is mended.
+        """
         installed = set(self.difference.wanted).difference(drift.missing).union(drift.surplus)
         self.difference.observed(installed)
+        self.retry_refused()
 
     def retry_refused(self) -> None:
         """Let the next :meth:`apply` try refused rows again."""

@@ -201,7 +201,6 @@ class Agent:
         """Write what differs; what it was, and what of it was refused."""
         drift = self.drift()
         self.reconciler.observe(drift)
-        self.reconciler.retry_refused()
         return drift, dict(self._in_line(self.reconciler.apply))
 
     # -- the worker --------------------------------------------------------------------------
@@ -266,14 +265,13 @@ class Agent:
             selector.register(self._bell, selectors.EVENT_READ)
             if news >= 0 and deaf <= 0:
                 selector.register(news, selectors.EVENT_READ)
-            pause = min(self._pause(), deaf) if news >= 0 and deaf > 0 else self._pause()
+            pause = max(0.0, self._next_look - time.monotonic())
+            if news >= 0 and deaf > 0:
+                pause = min(pause, deaf)
             ready = {key.fd for key, _ in selector.select(pause)}
         if self._bell in ready:
             os.eventfd_read(self._bell)
         return news in ready
-
-    def _pause(self) -> float:
-        return max(0.0, self._next_look - time.monotonic())
 
     def _look(self) -> None:
         """Is the dataplane still there, and as we left it?"""
@@ -355,7 +353,6 @@ class Agent:
             if len(texts) > _LOGGED_DRIFT:
                 LOG.warning("… and %d rows more", len(texts) - _LOGGED_DRIFT)
             self.reconciler.observe(drift)
-            self.reconciler.retry_refused()  # it may have been for lack of what is mended now
             self._log(self._refusals(self.reconciler.apply()))
 
     def _poll_and_follow(self) -> Mapping[Row, str]:

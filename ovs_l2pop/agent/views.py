@@ -91,10 +91,9 @@ def _tunnels(agent: Agent) -> View:
 
 def _health(agent: Agent) -> View:
     """Whether something needs a person's attention: rows of what, "ok" or "trouble", and why."""
-    refused = agent.reconciler.refused
     rows = [
         _state("dataplane", agent.trouble, f"{len(agent.reconciler.difference.installed)} rows"),
-        _state("refused rows", _refused(agent) if refused else None, "none"),
+        _state("refused rows", _refused(agent), "none"),
         _state("table on disk", agent.unkept, "kept"),
         _state("drift", None, _mended(agent)),
         *agent.others_health(),
@@ -106,8 +105,10 @@ def _state(what: str, trouble: str | None, well: str) -> Health:
     return Health(what, "trouble", trouble) if trouble else Health(what, "ok", well)
 
 
-def _refused(agent: Agent) -> str:
+def _refused(agent: Agent) -> str | None:
     refused = agent.reconciler.refused
+    if not refused:
+        return None
     row, reason = next(iter(refused.items()))
     first = " ".join(agent.reconciler.describe(row)[:3])
     return f"{len(refused)}, tried again every so often; the first: {first}: {reason}"
@@ -115,9 +116,9 @@ def _refused(agent: Agent) -> str:
 
 def _mended(agent: Agent) -> str:
     watch = agent.watch
-    parts = [f"{count} {state} {kind}" for (state, kind), count in sorted(watch.mended.items())]
     if watch.last_found is None:
         return "none found"
+    parts = [f"{count} {state} {kind}" for (state, kind), count in sorted(watch.mended.items())]
     last = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(watch.last_found))
     return f"mended so far: {', '.join(parts)}; last {last}"
 

@@ -2,13 +2,9 @@
 
 import argparse
 import json
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from ovs_l2pop.cli.base import Command
 
@@ -77,6 +73,7 @@ class Demo(Command):
 
     def _play(self, parsed_args: argparse.Namespace, begin: float) -> "Played":
         from ovs_l2pop.demo.play import play
+        from ovs_l2pop.lab.interrupts import ended_by_signals
 
         def progress(text: str) -> None:
             if self.app.options.verbose_level:
@@ -84,7 +81,7 @@ class Demo(Command):
                 self.app.stderr.flush()
 
         try:
-            with _ended_by_signals():
+            with ended_by_signals():
                 return play(parsed_args.hosts, progress, keep=parsed_args.keep)
         except SystemExit:
             self.app.stderr.write("ovs-l2pop: interrupted; everything made was removed\n")
@@ -99,31 +96,3 @@ class Demo(Command):
         for manifest in left_behind():
             self.app.stdout.write(f"{manifest}\n")
         return 0
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have SIGINT, SIGTERM and SIGHUP end the block by SystemExit, the first one only.
-
-    Whatever cleans up then isn't cut short by another signal. The exit code is the shell's for a
-    process that a signal has ended: 130 for SIGINT, 143 for SIGTERM.
-    """
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    # Who started us with a signal ignored, such as nohup, has a reason.
-    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        for other in caught:
-            signal.signal(other, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    for number in caught:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in caught:
-            signal.signal(number, before[number])

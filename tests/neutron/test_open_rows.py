@@ -235,19 +235,26 @@ class OpenRows(Cloud):
 
     def test_port_deleted_while_it_comes_up(self) -> None:
         """Its removal is cast before its announcement."""
+        self._deleted_before_it_is_told(up=False)
+
+    # -- help --------------------------------------------------------------------------------
+
+    def _deleted_before_it_is_told(self, *, up: bool) -> None:
+        """B has nothing of a port of A that came up, or went down, and was deleted at once.
+
+        :param up: whether it was up before.
+        """
         self.port_on("B", up=True)
-        port = self.port_on("A")
+        port = self.port_on("A", up=up)
         base = self.sent()
         held = self.hold()
-        self.up(port, "A")
+        (self.down if up else self.up)(port, "A")
         self.release()
         self.delete(port)
         for call in held:
             call()
         b = self.stock_state("B", [*base, *self.sent()])
         assert (b.flood, b.unicast, b.arp) == (set(), {}, {})
-
-    # -- help --------------------------------------------------------------------------------
 
     def _create_binding(self, port: Body, host: str) -> None:
         binding = {"host": host, "vnic_type": "normal", "profile": {}}
@@ -278,17 +285,7 @@ class TestOurs(OpenRows):
 
     def test_port_deleted_before_anyone_hears_that_it_is_down(self) -> None:
         """The database doesn't name its segment any more. Upstream tells with the deletion."""
-        self.port_on("B", up=True)
-        port = self.port_on("A", up=True)
-        base = self.sent()
-        held = self.hold()
-        self.down(port, "A")
-        self.release()
-        self.delete(port)
-        for call in held:
-            call()
-        b = self.stock_state("B", [*base, *self.sent()])
-        assert (b.flood, b.unicast, b.arp) == (set(), {}, {})
+        self._deleted_before_it_is_told(up=True)
 
 
 class TestUpstream(OpenRows):

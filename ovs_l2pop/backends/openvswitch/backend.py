@@ -189,7 +189,8 @@ class OpenvswitchBackend:
         self._group_ids = {group.group_id for group in groups}
         found.update(groups)
         self._ports = self._read_ports()
-        return found | self._ports
+        found |= self._ports
+        return found
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         planned: list[OvsRow | None] = []  # by place among the messages: the row it is for

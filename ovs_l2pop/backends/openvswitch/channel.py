@@ -21,10 +21,10 @@ _MULTIPART_REQUEST, _MULTIPART_REPLY = 18, 19
 _FLOW_MONITOR = 1870
 _MONITOR_HEAD = struct.Struct("!II")  # experimenter, type
 _MONITOR_REQUEST = struct.Struct("!IHHIBxxxHHxxxx")  # id, flags, match length, port, table, match
-_ADDED, _DELETED, _MODIFIED, _ABBREVIATED = range(4)
+_ABBREVIATED = 3
 _ALL_CHANGES = 0x2 | 0x4 | 0x8  # in full where they are others', in brief where they are ours
 _EVENT = struct.Struct("!HH")  # length, event
-_EVENT_COOKIE = slice(16, 24)
+_COOKIE_AT = 16  # eight bytes
 
 # ONF extension 230, bundles for OpenFlow 1.3: experimenter ONF, its types 2300 and 2301.
 _ONF = 0x4F4E4600
@@ -281,11 +281,11 @@ class Channel:
     def _next(self, timeout: float) -> Received | None:
         """The next message that is an answer; what the switch tells unasked is noted."""
         while (message := self._transport.receive(timeout)) is not None:
-            if self._matters is None or not self._is_news(message):
+            if self._matters is None or not self._is_news(message, self._matters):
                 return message
         return None
 
-    def _is_news(self, message: Received) -> bool:
+    def _is_news(self, message: Received, matters: Callable[[int], bool]) -> bool:
         """Whether it is about flows that somebody changed; then it has been noted."""
         kind, xid, body = message
         if kind == _EXPERIMENTER:
@@ -299,13 +299,10 @@ class Channel:
         at, end = 8 + _MONITOR_HEAD.size, len(body)
         while at + _EVENT.size <= end and not self._disturbed:
             length, event = _EVENT.unpack_from(body, at)
-            cookie = int.from_bytes(body[at:][_EVENT_COOKIE], "big")
-            self._disturbed = event != _ABBREVIATED and self._hears(cookie)
+            cookie = int.from_bytes(body[at + _COOKIE_AT : at + _COOKIE_AT + 8], "big")
+            self._disturbed = event != _ABBREVIATED and matters(cookie)
             at += max(length, 8)
         return True
-
-    def _hears(self, cookie: int) -> bool:
-        return self._matters is not None and self._matters(cookie)
 
     def _receive(self) -> Received:
         message = self._next(self._timeout)

@@ -4,6 +4,8 @@ from typing import Any
 
 from oslo_config import cfg
 
+from ovs_l2pop.config import DRIFT_INTERVAL
+
 OPTS = [
     cfg.StrOpt(
         "state_path",
@@ -22,15 +24,7 @@ OPTS = [
         min=1.0,
         help="Seconds at the most between two questions to the server whether anything was missed.",
     ),
-    cfg.FloatOpt(
-        "drift_interval",
-        default=60.0,
-        min=0.0,
-        help="Seconds at the most between two looks whether the dataplane still is what it should"
-        " be; what somebody else changed is written again, and logged. Changes that the dataplane"
-        " tells of are mended within some seconds. 0: ovs-l2pop check finds them, and repair mends"
-        " them.",
-    ),
+    DRIFT_INTERVAL,
 ]
 
 

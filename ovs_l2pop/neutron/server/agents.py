@@ -76,10 +76,10 @@ def by_host(rows: Iterable[AgentRow]) -> dict[str, Agent]:
     return {host: agent for host, (_, agent) in _latest(rows).items()}
 
 
-def dead(rows: Iterable[AgentRow], limit: float, now: datetime) -> dict[str, Agent]:
-    """The VTEP of each host whose agent hasn't reported for *limit* seconds."""
+def dead(rows: Iterable[AgentRow], limit: float, now: datetime) -> set[str]:
+    """The VTEPs of hosts whose agent hasn't reported for *limit* seconds."""
     since = now - timedelta(seconds=limit)
-    return {host: agent for host, (beat, agent) in _latest(rows).items() if beat < since}
+    return {agent.vtep for beat, agent in _latest(rows).values() if beat < since}
 
 
 def _latest(rows: Iterable[AgentRow]) -> dict[str, tuple[datetime, Agent]]:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ovs_l2pop.neutron.server import agents, queries
-from ovs_l2pop.neutron.server.agents import Agent
 
 #: Seconds for which one look serves all who ask.
 _FRESH = 5.0
@@ -23,20 +22,20 @@ class Liveness:
     """
 
     def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limit = limit
+        self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
-        self._dead: dict[str, Agent] = {}
+        self._dead: set[str] = set()
         self._seen_at = float("-inf")
 
-    def dead(self) -> dict[str, Agent]:
-        """Dead agents by host."""
-        if not self.limit:
-            return {}
+    def dead(self) -> set[str]:
+        """The VTEPs of hosts whose agent is dead."""
+        if not self._limit:
+            return set()
         with self._lock:
             if self._clock() >= self._seen_at + _FRESH:
                 rows = queries.all_agents()
                 now = datetime.now(UTC).replace(tzinfo=None)  # as the database has it
-                self._dead = agents.dead(rows, self.limit, now)
+                self._dead = agents.dead(rows, self._limit, now)
                 self._seen_at = self._clock()
             return self._dead

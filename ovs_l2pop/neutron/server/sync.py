@@ -128,7 +128,7 @@ class SyncEndpoint:
                     break
         gone = tuple(sorted(set(networks) - set(known))) if cursor is None else ()
         LOG.debug("sync of host %s: %s", host, answer)
-        dead = {agent.vtep for agent in self._liveness.dead().values()} - {own_vtep}
+        dead = self._liveness.dead() - {own_vtep}
         return answer.answer(gone, tuple(sorted(dead))).to_wire()
 
 
