@@ -4,7 +4,7 @@ Pure: a row is any hashable value. Several facts may want the same row (a tunnel
 machine behind it), so wanted rows are counted; a row goes when nobody wants it any more.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 
 from ovs_l2pop.table import Key
 
@@ -80,25 +80,16 @@ class Difference:
         self.to_add = {row: None for row in self._wanted if row not in installed}
         self.to_remove = {row: None for row in installed if row not in self._wanted}
 
-    def written(self, added: Iterable[Row], removed: Iterable[Row]) -> None:
-        """These writes were made; :meth:`refused` takes back what failed of them."""
-        for row in added:
-            self._installed.add(row)
-            self.to_add.pop(row, None)
-        for row in removed:
-            self._installed.discard(row)
-            self.to_remove.pop(row, None)
+    def take(self, kept_back: Collection[Row] = ()) -> tuple[list[Row], list[Row]]:
+        """What is to be added and what to be removed, counted as done from now on.
 
-    def refused(self, rows: Iterable[Row]) -> None:
-        """These writes failed: what was to be added is not there, what was to go is."""
-        for row in rows:
-            if row in self._installed:
-                self._installed.discard(row)
-                self.to_remove.pop(row, None)
-                if row in self._wanted:
-                    self.to_add[row] = None
-            else:
-                self._installed.add(row)
-                self.to_add.pop(row, None)
-                if row not in self._wanted:
-                    self.to_remove[row] = None
+        Rows of ``kept_back`` stay due. What turns out not to be done is found by a read-back.
+        """
+        add, remove = self.to_add, self.to_remove
+        self.to_add = {row: None for row in add if row in kept_back} if kept_back else {}
+        self.to_remove = {row: None for row in remove if row in kept_back} if kept_back else {}
+        added = [row for row in add if row not in self.to_add] if self.to_add else list(add)
+        removed = [row for row in remove if row not in self.to_remove]
+        self._installed.update(added)
+        self._installed.difference_update(removed)
+        return added, removed

@@ -10,6 +10,9 @@ from ovs_l2pop.table import ForwardingTable, Key
 
 _BASE: Key = ("base", "", "")
 
+#: Kinds of facts of which there may be very many.
+_OF_ENTRIES = frozenset({"unicast", "neighbour"})
+
 #: Keys rendered before what they need is handed to the backend: small enough that the dataplane
 #: begins early, large enough that what a hand-over costs does not matter.
 _SLICE = 10_000
@@ -66,8 +69,16 @@ class Reconciler:
         # Only what had rows before can lose some: with those rendered, all removes are known. With
         # them the tunnels, in one transaction before the many flows: one that a network gives up
         # and another takes over must not be among the removes.
-        self._render([key for key in keys if key in self.difference or not _is_of_entry(key)])
-        return self.apply([k for k in keys if _is_of_entry(k) and k not in self.difference])
+        rendered = _OF_ENTRIES - self._backend.unused()
+        known: list[Key] = []
+        fresh: list[Key] = []
+        for key in keys:
+            if key in self.difference or key[0] not in _OF_ENTRIES:
+                known.append(key)
+            elif key[0] in rendered:
+                fresh.append(key)
+        self._render(known)
+        return self.apply(fresh)
 
     def apply(self, fresh: Sequence[Key] = ()) -> Mapping[Row, str]:
         """Write the difference, and the rows of ``fresh`` keys as they are rendered.
@@ -118,20 +129,13 @@ class Reconciler:
     def _batches(self, fresh: Sequence[Key]) -> Iterator[Batch]:
         for start in range(0, max(len(fresh), 1), _SLICE):
             self._render(fresh[start : start + _SLICE])
-            difference, refused = self.difference, self.refused
-            add = [row for row in difference.to_add if row not in refused]
-            remove = [row for row in difference.to_remove if row not in refused]
+            # Counted as written already; a read-back finds what was refused.
+            add, remove = self.difference.take(self.refused.keys())
             if add or remove:
                 self.written += len(add) + len(remove)
-                # Counted as written already; what is refused is taken back afterwards.
-                difference.written(add, remove)
                 yield Batch(add, remove)
 
     def _render(self, keys: Iterable[Key]) -> None:
         render, want = self._backend.render, self.difference.want
         for key, fact in self._table.facts(keys):
             want(key, () if fact is None else render(fact))
-
-
-def _is_of_entry(key: Key) -> bool:
-    return key[0] in ("unicast", "neighbour")

@@ -107,27 +107,25 @@ class _Network:
     def reaches(self, vtep: str, attachment: Attachment) -> bool:
         """Whether this VTEP is known, in the segment that this host is attached to."""
         known = self.vteps.get(vtep)
-        return known is not None and known.segment in (None, attachment.segment)
+        return known is not None and (known.segment is None or known.segment == attachment.segment)
 
     def winner(self, claims: _Claims | None, attachment: Attachment) -> Entry | None:
         """The newest claim of a VTEP that can be reached."""
-        for entry in _newest_first(claims):
+        if isinstance(claims, Entry):
+            segment = self.vteps[claims.vtep].segment
+            return claims if segment is None or segment == attachment.segment else None
+        for entry in reversed(claims or ()):
             if self.reaches(entry.vtep, attachment):
                 return entry
         return None
 
     def newest(self, entry: Entry) -> bool:
         """Whether nobody has claimed the entry's MAC or IP after it."""
-        return (
-            next(_newest_first(self.macs[entry.mac])) == entry
-            and next(_newest_first(self.ips[entry.ip])) == entry
-        )
+        return _newest(self.macs[entry.mac]) == entry and _newest(self.ips[entry.ip]) == entry
 
 
-def _newest_first(claims: _Claims | None) -> Iterator[Entry]:
-    if claims is None:
-        return iter(())
-    return iter((claims,)) if isinstance(claims, Entry) else reversed(claims)
+def _newest(claims: _Claims) -> Entry:
+    return claims if isinstance(claims, Entry) else next(reversed(claims))
 
 
 def _claim(index: dict[str, _Claims], address: str, entry: Entry) -> None:
@@ -200,40 +198,43 @@ class ForwardingTable:
     def facts(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Fact | None]]:
         """What holds now for each key; None where nothing is to be done on this host."""
         network_id, network, attachment = None, None, None
+        local_ip = self.local_ip
         for key in keys:
-            if key[1] is not network_id:
-                network_id = key[1]
+            kind, of, address = key
+            if of is not network_id:
+                network_id = of
                 network = self._networks.get(network_id)
                 attachment = None if network is None else network.attachment
+            fact: Fact | None = None
             if network is None or attachment is None:
-                yield key, None
+                pass
+            elif kind == "unicast":
+                entry = network.winner(network.macs.get(address), attachment)
+                if entry is not None and entry.vtep != local_ip:
+                    fact = UnicastFact(attachment, entry.mac, entry.vtep)
+            elif kind == "neighbour":
+                entry = network.winner(network.ips.get(address), attachment)
+                if entry is not None and entry.vtep != local_ip:
+                    fact = NeighbourFact(attachment, entry.ip, entry.mac)
             else:
-                yield key, self._fact(key, network, attachment)
+                fact = self._network_fact(key, network, attachment)
+            yield key, fact
 
-    def _fact(self, key: Key, network: _Network, attachment: Attachment) -> Fact | None:
-        kind, _, address = key
-        if kind == "unicast":
-            entry = network.winner(network.macs.get(address), attachment)
-            if entry is not None and entry.vtep != self.local_ip:
-                return UnicastFact(attachment, entry.mac, entry.vtep)
-        elif kind == "neighbour":
-            entry = network.winner(network.ips.get(address), attachment)
-            if entry is not None and entry.vtep != self.local_ip:
-                return NeighbourFact(attachment, entry.ip, entry.mac)
-        elif kind == "vtep":
-            if address != self.local_ip and network.reaches(address, attachment):
-                return VtepFact(attachment, address)
-        elif kind == "flood":
+    def _network_fact(self, key: Key, network: _Network, attachment: Attachment) -> Fact | None:
+        """A fact that is not about one entry."""
+        kind, _, vtep = key
+        if kind == "vtep":
+            if vtep == self.local_ip or not network.reaches(vtep, attachment):
+                return None
+            return VtepFact(attachment, vtep)
+        if kind == "flood":
             vteps = [
                 vtep
                 for vtep, known in network.vteps.items()
                 if known.flooding and vtep != self.local_ip and network.reaches(vtep, attachment)
             ]
-            if vteps:
-                return FloodFact(attachment, tuple(sorted(vteps)))
-        else:
-            return NetworkFact(attachment)
-        return None
+            return FloodFact(attachment, tuple(sorted(vteps))) if vteps else None
+        return NetworkFact(attachment)
 
     def attachments(self) -> Iterator[Attachment]:
         for network in self._networks.values():

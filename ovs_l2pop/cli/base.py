@@ -1,17 +1,13 @@
-"""What commands have in common: errors, and the conversation with the agent."""
+"""What commands have in common: options, and errors."""
 
 import argparse
-import json
-import socket
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from cliff.command import Command as CliffCommand
 from cliff.lister import Lister as CliffLister
 
-from ovs_l2pop.cli.main import add_socket_option
-from ovs_l2pop.errors import ControlError, L2popError
+from ovs_l2pop.cli.app import add_socket_option
+from ovs_l2pop.errors import L2popError
 
 
 class Command(CliffCommand):
@@ -36,6 +32,11 @@ class Command(CliffCommand):
             return self.failure
         except BrokenPipeError:  # who reads our output has seen enough
             return self.failure
+
+    def get_epilog(self) -> str:
+        # cliff would name the package that a command is from: it reads the files of all that are
+        # installed for that, and all commands are ours.
+        return ""
 
     def socket_path(self, parsed_args: argparse.Namespace) -> Path:
         return Path(getattr(parsed_args, "socket", None) or self.app.options.socket)
@@ -68,32 +69,3 @@ def config_arguments(parsed_args: argparse.Namespace) -> list[str]:
     """What :func:`ovs_l2pop.config.load` takes."""
     files = [f"--config-file={path}" for path in parsed_args.config_file]
     return files + [f"--config-dir={path}" for path in parsed_args.config_dir]
-
-
-def ask(path: Path, request: dict[str, Any], messages: Iterable[bytes] = ()) -> dict[str, Any]:
-    """Send a request, and behind it messages, to the agent; its answer.
-
-    :raises ControlError: no agent answers, or it answers with an error.
-    """
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(path))
-        except OSError as error:
-            raise ControlError(
-                f"no agent answers at {path}: {error.strerror or error}."
-                " Is it running? --socket picks another one"
-            ) from error
-        try:
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            for chunk in messages:
-                connection.sendall(chunk)
-            connection.shutdown(socket.SHUT_WR)
-            data = b"".join(iter(lambda: connection.recv(1 << 20), b""))
-            answer = json.loads(data)
-        except (OSError, ValueError) as error:
-            raise ControlError(f"the agent at {path} went away: {error}") from error
-    if not isinstance(answer, dict):
-        raise ControlError(f"the agent at {path} gave no answer")
-    if "error" in answer:
-        raise ControlError(str(answer["error"]))
-    return answer

@@ -3,7 +3,8 @@
 import argparse
 from typing import Any
 
-from ovs_l2pop.cli.base import Lister, ask
+from ovs_l2pop.agent.client import ask
+from ovs_l2pop.cli.base import Lister
 
 
 class Check(Lister):

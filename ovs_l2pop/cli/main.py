@@ -1,58 +1,22 @@
-"""The command ``ovs-l2pop``."""
+"""Where the command ``ovs-l2pop`` begins."""
 
-import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
-from cliff.app import App
-from cliff.commandmanager import CommandManager
-
-from ovs_l2pop.errors import L2popError
+from ovs_l2pop.cli.sending import send
 from ovs_l2pop.paths import CONTROL_SOCKET
-
-
-class Main(App):
-    """Options that all commands share."""
-
-    # What a command logs goes to stderr without a prefix.
-    CONSOLE_MESSAGE_FORMAT = "%(message)s"
-
-    def __init__(self) -> None:
-        super().__init__(
-            description="L2 population for Open vSwitch: an agent, and commands to feed it, look"
-            " into it, check it and mend it.",
-            version=version("ovs-l2pop"),
-            command_manager=CommandManager("ovs_l2pop.commands"),
-            deferred_help=True,
-        )
-
-    def build_option_parser(
-        self, description: str, version: str, argparse_kwargs: object = None
-    ) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().build_option_parser(description, version)
-        add_socket_option(parser, CONTROL_SOCKET)
-        return parser
-
-    def run_subcommand(self, argv: list[str]) -> int:
-        try:
-            return int(super().run_subcommand(argv) or 0)
-        except L2popError as error:  # raised while a command is being made
-            self.stderr.write(f"ovs-l2pop: {error}\n")
-            return 1
-
-
-def add_socket_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """``--socket``, before the command's name or behind it."""
-    parser.add_argument(
-        "--socket",
-        metavar="PATH",
-        default=default,
-        help=f"control socket of the agent to speak to (default: {CONTROL_SOCKET})",
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # A plain "[--socket PATH] send [FILE]" may be run for each of many events. cliff, which reads
+    # everything else, takes longer to import than the rest of such a run.
+    socket, rest = CONTROL_SOCKET, arguments
+    if rest[:1] == ["--socket"] and len(rest) > 1:
+        socket, rest = rest[1], rest[2:]
+    if rest[:1] == ["send"] and len(rest) <= 2 and (rest[-1] == "-" or rest[-1][:1] != "-"):
+        return send(socket, *rest[1:])
+    from ovs_l2pop.cli.app import Main
+
     return int(Main().run(arguments or ["--help"]))

@@ -1,12 +1,9 @@
 """``ovs-l2pop send``: messages to the agent."""
 
 import argparse
-import sys
-from collections.abc import Iterator
-from typing import BinaryIO
 
-from ovs_l2pop.cli.base import Command, ask
-from ovs_l2pop.errors import ControlError
+from ovs_l2pop.cli.base import Command
+from ovs_l2pop.cli.sending import send
 
 
 class Send(Command):
@@ -25,25 +22,4 @@ class Send(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        path = self.socket_path(parsed_args)
-        if parsed_args.file == "-":
-            answer = ask(path, {"command": "send"}, _chunks(sys.stdin.buffer))
-        else:
-            try:
-                with open(parsed_args.file, "rb") as file:
-                    answer = ask(path, {"command": "send"}, _chunks(file))
-            except OSError as error:
-                raise ControlError(f"{parsed_args.file}: {error.strerror}") from error
-        for refusal in answer["refused"]:
-            self.app.stderr.write(f"refused: {refusal}\n")
-        if (more := answer["refused_count"] - len(answer["refused"])) > 0:
-            self.app.stderr.write(f"refused: {more} more\n")
-        if answer["pending"]:
-            self.app.stderr.write(f"kept, and written as soon as it can be: {answer['pending']}\n")
-        return 1 if answer["refused_count"] or answer["pending"] else 0
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    """What there is, as soon as it is there: a pipe may stay open for long."""
-    read = getattr(file, "read1", file.read)
-    return iter(lambda: read(1 << 20), b"")
+        return send(str(self.socket_path(parsed_args)), parsed_args.file)

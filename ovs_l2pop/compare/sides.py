@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ovs_l2pop.cli.base import ask
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.compare.dataplanes import Dataplane
 from ovs_l2pop.compare.streams import (
     BLUE,

@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from ovs_l2pop import resources
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.backends.linuxbridge.rows import bridge_names, tunnel_name
 from ovs_l2pop.backends.openvswitch import pipeline
-from ovs_l2pop.cli.base import ask
 from ovs_l2pop.demo.feed import Delivery
 from ovs_l2pop.demo.layout import Layout, Member, Network
 from ovs_l2pop.errors import ControlError

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import Report, announce, attach, detach, network_id, spread, write_lines
 
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.backends import Batch
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.options import Settings
 from ovs_l2pop.backends.linuxbridge.rows import Tunnel
-from ovs_l2pop.cli.base import ask
 from ovs_l2pop.lab import AgentProcess, Host, Lab, LinuxBridgeHost, namespaces
 from ovs_l2pop.lab.frames import decode
 from ovs_l2pop.messages import Parser

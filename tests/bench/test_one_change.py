@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Report, announce, attach, network_id, write_lines
 
-from ovs_l2pop.cli.base import ask
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.lab import Lab
 
 CHANGES = 300

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
-from ovs_l2pop.cli.base import ask
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
 
 Message = dict[str, Any]

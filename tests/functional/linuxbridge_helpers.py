@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from feed_helpers import FLOODING, Message, Net, Site, pairs_of, send, wait_until
 
-from ovs_l2pop.cli.base import ask
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.lab import AgentProcess, Host, Machine
 
 #: How many times larger and longer than usual: ``OVS_L2POP_SCALE=4 make functional``.

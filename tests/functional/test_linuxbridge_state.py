@@ -31,7 +31,7 @@ from linuxbridge_helpers import (
     vxlan,
 )
 
-from ovs_l2pop.cli.base import ask
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.lab import AgentProcess, Host, Lab
 
 A, B, C = "10.200.0.11", "10.200.0.12", "10.200.0.13"

@@ -53,6 +53,9 @@ class FakeBackend:
     def base(self) -> tuple[Row, ...]:
         return (("base", "patch"), ("base", "learn"))
 
+    def unused(self) -> frozenset[str]:
+        return frozenset()
+
     def render(self, fact: Fact) -> tuple[Row, ...]:
         if isinstance(fact, VtepFact):
             return (("tunnel", fact.vtep, self.number), ("from tunnel", fact.vtep, self.number))

@@ -31,10 +31,10 @@ from builders import (
 )
 from fake_backend import FakeBackend
 
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.agent.control import ControlServer
 from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.cli.base import ask
 from ovs_l2pop.errors import ConfigError, ControlError
 
 AT_A = add(N, A, FLOODING, [MAC1, IP1])

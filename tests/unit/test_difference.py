@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ovs_l2pop.difference import Difference, Row
 from ovs_l2pop.table import Key
@@ -20,7 +20,7 @@ def settled(*rows: str) -> Difference:
     """One key that wants these rows, all installed."""
     difference = Difference()
     difference.want(key(1), rows)
-    difference.written(rows, ())
+    difference.take()
     assert pending(difference) == ([], [])
     return difference
 
@@ -58,29 +58,20 @@ def test_row_that_moves_to_another_key_is_not_touched() -> None:
     assert key(1) not in difference
 
 
-def test_refused_add_is_still_to_be_added() -> None:
-    difference = Difference()
-    difference.want(key(1), ("a", "b"))
-    difference.written(["a", "b"], [])
-    difference.refused(["b"])
-    assert pending(difference) == (["b"], [])
-
-
-def test_refused_remove_is_still_to_be_removed() -> None:
+def test_what_is_taken_is_no_longer_due() -> None:
     difference = settled("a", "b")
-    difference.want(key(1), ())
-    difference.written([], ["a", "b"])
-    difference.refused(["b"])
-    assert pending(difference) == ([], ["b"])
-
-
-def test_refused_add_that_nobody_wants_any_more() -> None:
-    difference = Difference()
-    difference.want(key(1), ("a",))
-    difference.written(["a"], [])
-    difference.want(key(1), ())
-    difference.refused(["a"])
+    difference.want(key(1), ("b", "c"))
+    assert difference.take() == (["c"], ["a"])
+    assert difference.installed == {"b", "c"}
     assert pending(difference) == ([], [])
+
+
+def test_what_is_kept_back_stays_due() -> None:
+    difference = settled("a", "b")
+    difference.want(key(1), ("c", "d"))
+    assert difference.take({"b", "d"}) == (["c"], ["a"])
+    assert difference.installed == {"b", "c"}
+    assert pending(difference) == (["d"], ["b"])
 
 
 def test_read_back_finds_what_is_missing_and_what_is_surplus() -> None:
@@ -117,24 +108,16 @@ class AgainstSets(RuleBasedStateMachine):
         self.difference.observed(set(installed))
         self.installed = set(installed)
 
-    @precondition(lambda self: self.difference.to_add or self.difference.to_remove)
-    @rule(data=st.data())
-    def write(self, data: st.DataObject) -> None:
-        """Some of what is due is written, and some of that refused."""
-        due = [(row, True) for row in self.difference.to_add]
-        due += [(row, False) for row in self.difference.to_remove]
-        tried = data.draw(st.lists(st.sampled_from(due), unique=True))
-        refused = data.draw(st.sets(st.sampled_from(tried))) if tried else set()
-        self.difference.written(
-            [row for row, adding in tried if adding], [row for row, adding in tried if not adding]
-        )
-        self.difference.refused(row for row, _ in refused)
-        for row, adding in set(tried) - refused:
-            (self.installed.add if adding else self.installed.discard)(row)
+    @rule(kept_back=st.sets(st.sampled_from("abcdefxy")))
+    def take(self, kept_back: set[Row]) -> None:
+        due = self.wanted - self.installed, self.installed - self.wanted
+        added, removed = self.difference.take(kept_back)
+        assert (set(added), set(removed)) == (due[0] - kept_back, due[1] - kept_back)
+        self.installed = (self.installed | set(added)) - set(removed)
 
     @rule()
-    def write_everything(self) -> None:
-        self.difference.written(*pending(self.difference))
+    def take_everything(self) -> None:
+        self.difference.take()
         self.installed = self.wanted
         assert pending(self.difference) == ([], [])
 

@@ -143,6 +143,11 @@ class LinuxBridgeBackend:
     def base(self) -> tuple[Row, ...]:
         return ()
 
+    def unused(self) -> frozenset[str]:
+        assert self._plan is not None
+        unicast = () if self._plan.populate else ("unicast",)
+        return frozenset(unicast if self._plan.responder != "off" else (*unicast, "neighbour"))
+
     def render(self, fact: Fact) -> tuple[Row, ...]:
         assert self._renderer is not None
         return self._renderer.rows(fact)

@@ -135,18 +135,19 @@ def add_neighbour(row: Neighbour, bridge: int, *, replace: bool) -> Message:
     return Message(
         _NEWNEIGH,
         CREATE | REPLACE if replace else CREATE | EXCLUSIVE,
-        _neighbour_head(row, bridge) + row.addresses + _OURS,
+        _neighbour_head(row.addresses[:4], bridge) + row.addresses + _OURS,
     )
 
 
 def delete_neighbour(row: Neighbour, bridge: int) -> Message:
     """Delete a neighbour."""
-    return Message(_DELNEIGH, 0, _neighbour_head(row, bridge) + row.key)
+    return Message(_DELNEIGH, 0, _neighbour_head(row.addresses[:4], bridge) + row.key)
 
 
-def _neighbour_head(row: Neighbour, bridge: int) -> bytes:
-    family = AF_INET if row.addresses[:4] == _IPV4 else AF_INET6
-    return _NDMSG.pack(family, bridge, _PERMANENT, 0, 0)
+@lru_cache(1000)
+def _neighbour_head(ip: bytes, bridge: int) -> bytes:
+    """For an IP whose attribute begins like this."""
+    return _NDMSG.pack(AF_INET if ip == _IPV4 else AF_INET6, bridge, _PERMANENT, 0, 0)
 
 
 # -- what is there ---------------------------------------------------------------------------
@@ -199,20 +200,27 @@ def lost_unicasts(netlink: Netlink, rows: Mapping[int, list[Unicast]]) -> list[U
             if body[_FLAGS_AT] & _SELF
         }
         bridged = {body[_HEAD:_VTEP_AT] for body in bodies if not body[_FLAGS_AT] & _SELF}
-        for row in rows[tunnel]:
-            if row.addresses not in own or (row.bridged and row.key not in bridged):
-                lost.append(row)
+        lost += [
+            row
+            for row in rows[tunnel]
+            if row.addresses not in own or (row.bridged and row.addresses[:MAC_SIZE] not in bridged)
+        ]
     return lost
 
 
 def lost_neighbours(netlink: Netlink, rows: Mapping[int, list[Neighbour]]) -> list[Neighbour]:
     """Those of *rows*, by bridge, that the bridge's neighbours lack."""
-    there: set[tuple[int, bytes]] = set()
-    for family in (AF_INET, AF_INET6):
-        size = MAC_SIZE + (8 if family == AF_INET else 20)
-        for bridge, bodies in _listed(netlink, family, rows):
-            there.update([(bridge, body[_HEAD : _HEAD + size]) for body in bodies])
-    return [row for bridge in rows for row in rows[bridge] if (bridge, row.addresses) not in there]
+    lost: list[Neighbour] = []
+    for family, size in ((AF_INET, MAC_SIZE + 8), (AF_INET6, MAC_SIZE + 20)):
+        of_family = {
+            bridge: few
+            for bridge, all_rows in rows.items()
+            if (few := [row for row in all_rows if len(row.addresses) == size])
+        }
+        for bridge, bodies in _listed(netlink, family, of_family):
+            there = {body[_HEAD : _HEAD + size] for body in bodies}
+            lost += [row for row in of_family[bridge] if row.addresses not in there]
+    return lost
 
 
 def _listed(

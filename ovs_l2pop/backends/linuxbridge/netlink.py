@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -191,19 +191,18 @@ class Netlink:
         self._send(header + message.body)
         found: list[bytes] = []
         interrupted = False
-        unpack = _HEADER.unpack_from
         while True:
             data = self._receive()
-            offset, end = 0, len(data)
-            while offset + 16 <= end:
-                length, kind, flags, _, _ = unpack(data, offset)
+            if alike := _alike(data):
+                found += alike
+                continue
+            for kind, flags, _, body in messages_in(data):
                 interrupted = interrupted or bool(flags & _DUMP_INTERRUPTED)
                 if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                    if (code := -_ERRNO.unpack_from(data, offset + 16)[0]) > 0:
+                    if (code := -_ERRNO.unpack_from(body)[0]) > 0:
                         raise BackendError(f"the kernel lists nothing: {os.strerror(code)}")
                     return found, interrupted
-                found.append(data[offset + 16 : offset + length])
-                offset += (length + 3) & ~3
+                found.append(body)
 
     def _send(self, data: bytes) -> None:
         try:
@@ -240,6 +239,21 @@ def messages_in(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             return
         yield kind, flags, sequence, data[offset + 16 : offset + length]
         offset += (length + 3) & ~3
+
+
+def _alike(data: bytes) -> Sequence[bytes]:
+    """The bodies of a packet whose messages all have the first one's length; empty for any other.
+
+    Only of objects that are listed without interruption: most packets of a long list are such, and
+    are read in a third of the time.
+    """
+    size, first, _, _, _ = _HEADER.unpack_from(data)
+    if size < 16 or size % 4 or len(data) % size or first <= _NLMSG_DONE:
+        return ()
+    messages = struct.iter_unpack(f"=IHHII{size - 16}s", data)
+    sizes, kinds, flags, _, _, bodies = zip(*messages, strict=True)
+    uniform = len({*sizes}) == len({*kinds}) == len({*flags}) == 1
+    return bodies if uniform and not flags[0] & _DUMP_INTERRUPTED else ()
 
 
 def _error_text(flags: int, body: bytes) -> str:

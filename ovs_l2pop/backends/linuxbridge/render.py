@@ -46,6 +46,7 @@ class Renderer:
         self._plan = plan
         self._group = group
         self._own_bridge = bridge
+        self._populate = plan.populate
         self._bridged = plan.responder != "off"
         # Facts of one network mostly come together.
         self._attachment: Attachment | None = None
@@ -53,7 +54,6 @@ class Renderer:
 
     def rows(self, fact: Fact) -> tuple[LinuxRow, ...]:
         """The rows that make a fact true."""
-        plan = self._plan
         attachment = fact.attachment
         if attachment is not self._attachment:
             self._attachment = attachment
@@ -61,17 +61,17 @@ class Renderer:
             self._bridge = attachment.bridge or self._own_bridge(attachment.network_id)
         # The most frequent first.
         if isinstance(fact, UnicastFact):
-            if not plan.populate:
+            if not self._populate:
                 return ()
             addresses = mac_attribute(fact.mac) + vtep_attribute(fact.vtep)
             return (Unicast(self._tunnel, addresses, self._bridged),)
         if isinstance(fact, NeighbourFact):
-            if not self._bridged or (":" in fact.ip and not plan.nd):
+            if not self._bridged or (":" in fact.ip and not self._plan.nd):
                 return ()
             addresses = address_attribute(fact.ip) + mac_attribute(fact.mac)
             return (Neighbour(self._tunnel, self._bridge, addresses),)
         if isinstance(fact, FloodFact):
-            return () if plan.multicast else (Flood(self._tunnel, fact.vteps),)
+            return () if self._plan.multicast else (Flood(self._tunnel, fact.vteps),)
         # A network, or a VTEP, which is reached through the network's one device.
         device = self._device(attachment)
         return (device, Flood(device.name, (device.group,))) if device.group else (device,)

@@ -5,6 +5,7 @@ takes and lists: to write one is to put a head before it, to read one is to cut 
 """
 
 import struct
+from binascii import unhexlify
 from functools import lru_cache
 from hashlib import sha1
 from ipaddress import ip_address
@@ -171,22 +172,23 @@ class Oversized(NamedTuple):
 
 LinuxRow = Tunnel | Bridge | Flood | Unicast | Neighbour | Oversized
 
-# linux/neighbour.h: NDA_DST, NDA_LLADDR
-_DST, _LLADDR = 1, 2
-_MAC = struct.Struct("=HH6s2x")
-MAC_SIZE = _MAC.size
+# linux/neighbour.h: NDA_DST, NDA_LLADDR; heads of attributes: length and type.
+_LLADDR = struct.pack("=HH", 10, 2)
+_DST4, _DST6 = struct.pack("=HH", 8, 1), struct.pack("=HH", 20, 1)
+#: Bytes of a MAC's attribute, with its padding.
+MAC_SIZE = 12
 
 
 def mac_attribute(mac: str) -> bytes:
     """A MAC as netlink attribute."""
-    return _MAC.pack(10, _LLADDR, bytes.fromhex(mac.replace(":", "")))
+    return _LLADDR + unhexlify(mac.replace(":", "")) + b"\0\0"
 
 
 def address_attribute(address: str) -> bytes:
     """An IP as netlink attribute."""
     if ":" in address:
-        return struct.pack("=HH16s", 20, _DST, inet_pton(AF_INET6, address))
-    return struct.pack("=HH4s", 8, _DST, inet_aton(address))
+        return _DST6 + inet_pton(AF_INET6, address)
+    return _DST4 + inet_aton(address)
 
 
 #: The same for VTEPs: of them there are few.

@@ -5,6 +5,7 @@ one's place replaces it, and what is new is written before what is old is delete
 """
 
 import errno
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -102,21 +103,26 @@ class Write:
 
     def _lost(self) -> list[Entry]:
         """Added rows that aren't there."""
-        unicasts: dict[int, list[Unicast]] = {}
-        neighbours: dict[int, list[Neighbour]] = {}
+        by_tunnel: dict[str, tuple[list[Unicast], list[Neighbour]]] = {}
         for row in self.added:
-            if row in self.refused or isinstance(row, Flood):
-                continue
-            if (place := self._places.get(row.tunnel) or self._place(row.tunnel)) is None:
-                raise BackendError(f"the tunnel {row.tunnel} was taken away")
+            unicasts, neighbours = by_tunnel.setdefault(row.tunnel, ([], []))
             if isinstance(row, Unicast):
-                unicasts.setdefault(place.tunnel, []).append(row)
-            else:
-                neighbours.setdefault(place.bridge, []).append(row)
-        return [
-            *entries.lost_unicasts(self._netlink, unicasts),
-            *entries.lost_neighbours(self._netlink, neighbours),
+                unicasts.append(row)
+            elif isinstance(row, Neighbour):
+                neighbours.append(row)
+        forwarding: dict[int, list[Unicast]] = {}
+        known: dict[int, list[Neighbour]] = defaultdict(list)
+        for tunnel, (unicasts, neighbours) in by_tunnel.items():
+            if (place := self._place(tunnel)) is not None:
+                forwarding[place.tunnel] = unicasts
+                known[place.bridge] += neighbours
+            elif not self.refused.keys() >= {*unicasts, *neighbours}:
+                raise BackendError(f"the tunnel {tunnel} was taken away")
+        lost: list[Entry] = [
+            *entries.lost_unicasts(self._netlink, forwarding),
+            *entries.lost_neighbours(self._netlink, known),
         ]
+        return [row for row in lost if row not in self.refused]
 
     # -- devices -----------------------------------------------------------------------------
 
@@ -231,9 +237,11 @@ class Write:
         self, rows: Iterable[Entry], replaced: Mapping[_Key, Entry], planned: list[Entry]
     ) -> Iterator[Message]:
         """The messages that write *rows*; for each, *planned* gets the row."""
+        places, before = self._places, None
         for row in rows:
-            place = self._places.get(row.tunnel) or self._place(row.tunnel)
-            before = replaced.get(_key(row)) if replaced else None
+            place = places.get(row.tunnel) or self._place(row.tunnel)
+            if replaced:
+                before = replaced.get(_key(row))
             if place is None:
                 if row.tunnel not in self._failed:
                     raise BackendError(f"the tunnel {row.tunnel} was taken away")
@@ -257,6 +265,8 @@ class Write:
                         yield entries.add_flood(address, place.tunnel, place.device)
 
     def _remove(self, adding: "_Sorted", removing: "_Sorted") -> None:
+        if not removing.entries:
+            return
         new = {_key(row): row for row in adding.entries}
         planned: list[Entry] = []
 
@@ -301,7 +311,7 @@ class _Sorted:
         self.oversized: list[Oversized] = []
         self.entries: list[Entry] = []
         for row in rows:
-            if isinstance(row, Unicast | Neighbour | Flood):
+            if isinstance(row, (Unicast, Neighbour, Flood)):
                 self.entries.append(row)
             elif isinstance(row, Tunnel):
                 self.tunnels.append(row)

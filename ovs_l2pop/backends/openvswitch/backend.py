@@ -174,6 +174,9 @@ class OpenvswitchBackend:
         wiring = () if self._settings.shared else self._settings.bridges.wiring()
         return (*wiring, *self._renderer.static(self._patch))
 
+    def unused(self) -> frozenset[str]:
+        return frozenset() if self._settings.arp_responder else frozenset({"neighbour"})
+
     def render(self, fact: Fact) -> tuple[Row, ...]:
         return self._renderer.rows(fact)
 

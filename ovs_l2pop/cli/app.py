@@ -1,0 +1,50 @@
+"""The command ``ovs-l2pop`` as cliff's application."""
+
+import argparse
+from importlib.metadata import version
+
+from cliff.app import App
+from cliff.commandmanager import CommandManager
+
+from ovs_l2pop.errors import L2popError
+from ovs_l2pop.paths import CONTROL_SOCKET
+
+
+class Main(App):
+    """Options that all commands share."""
+
+    # What a command logs goes to stderr without a prefix.
+    CONSOLE_MESSAGE_FORMAT = "%(message)s"
+
+    def __init__(self) -> None:
+        super().__init__(
+            description="L2 population for Open vSwitch: an agent, and commands to feed it, look"
+            " into it, check it and mend it.",
+            version=version("ovs-l2pop"),
+            command_manager=CommandManager("ovs_l2pop.commands"),
+            deferred_help=True,
+        )
+
+    def build_option_parser(
+        self, description: str, version: str, argparse_kwargs: object = None
+    ) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().build_option_parser(description, version)
+        add_socket_option(parser, CONTROL_SOCKET)
+        return parser
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        try:
+            return int(super().run_subcommand(argv) or 0)
+        except L2popError as error:  # raised while a command is being made
+            self.stderr.write(f"ovs-l2pop: {error}\n")
+            return 1
+
+
+def add_socket_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """``--socket``, before the command's name or behind it."""
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=default,
+        help=f"control socket of the agent to speak to (default: {CONTROL_SOCKET})",
+    )

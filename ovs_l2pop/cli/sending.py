@@ -1,0 +1,45 @@
+"""What ``ovs-l2pop send`` does."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ovs_l2pop.agent.client import ask
+from ovs_l2pop.errors import ControlError
+
+
+def send(control_socket: str, file_name: str = "-") -> int:
+    """Hand a file's messages, or with ``-`` stdin's, to the agent; the exit code."""
+    try:
+        answer = _send(Path(control_socket), file_name)
+    except ControlError as error:
+        sys.stderr.write(f"ovs-l2pop: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    for refusal in answer["refused"]:
+        sys.stderr.write(f"refused: {refusal}\n")
+    if (more := answer["refused_count"] - len(answer["refused"])) > 0:
+        sys.stderr.write(f"refused: {more} more\n")
+    if answer["pending"]:
+        sys.stderr.write(f"kept, and written as soon as it can be: {answer['pending']}\n")
+    return 1 if answer["refused_count"] or answer["pending"] else 0
+
+
+def _send(control_socket: Path, file_name: str) -> dict[str, Any]:
+    request = {"command": "send"}
+    if file_name == "-":
+        return ask(control_socket, request, _chunks(sys.stdin.buffer))
+    try:
+        with open(file_name, "rb") as file:
+            return ask(control_socket, request, _chunks(file))
+    except OSError as error:
+        raise ControlError(f"{file_name}: {error.strerror}") from error
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    """What there is, as soon as it is there: a pipe may stay open for long."""
+    read = getattr(file, "read1", file.read)
+    return iter(lambda: read(1 << 20), b"")
