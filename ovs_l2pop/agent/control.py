@@ -145,7 +145,9 @@ class _Handler(socketserver.StreamRequestHandler):
     def _ask(self, command: object, request: object) -> dict[str, Any]:
         agent = self.server.agent
         what = request.get("what") if isinstance(request, dict) else None
-        if command == "show" and isinstance(what, str) and what in views.SHOW:
+        if command == "show" and what == "health":
+            result = views.health(agent)
+        elif command == "show" and isinstance(what, str) and what in views.SHOW:
             view = views.SHOW[what]
             result = agent.call(lambda: view(agent)).result()
         elif command in ("check", "repair"):

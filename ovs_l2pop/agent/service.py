@@ -112,6 +112,10 @@ class Agent:
         self._trouble: str | None = "not connected yet"
         self._delay = _FIRST_RETRY
         self._next_try = 0.0
+        #: Not before, whoever asks: a dataplane that doesn't answer takes many seconds to fail, and
+        #: half of the time is for other work.
+        self._earliest_try = 0.0
+        self._busy_since: float | None = None
         self._retry_refused_at = 0.0
         self._refused_delay = _REFUSED_RETRY
         self._next_look = 0.0
@@ -183,6 +187,12 @@ class Agent:
 
         self.call(step).result()
 
+    @property
+    def busy(self) -> float:
+        """Seconds since the worker began what it does now; 0: it waits for something to do."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
     # -- for functions that run in the worker ------------------------------------------------
 
     @property
@@ -229,10 +239,14 @@ class Agent:
         os.eventfd_write(self._bell, 1)
 
     def _run(self) -> None:
+        self._busy_since = time.monotonic()
         self._guarded(lambda: self._connected(now=True))
         while True:
             # By the clock, not when there is nothing else to do: there may always be something.
-            if self._wait() or time.monotonic() >= self._next_look:
+            self._busy_since = None
+            news = self._wait()
+            self._busy_since = time.monotonic()
+            if news or self._busy_since >= self._next_look:
                 self._guarded(self._look)
                 self._looked_at = time.monotonic()
                 self._next_look = self._looked_at + _POLL_INTERVAL
@@ -365,11 +379,12 @@ class Agent:
         :raises BackendError: it can't be reached.
         """
         for _ in range(2):
-            if self._connected(now=True):
-                try:
-                    return step()
-                except BackendError as error:
-                    self._lost(error)
+            if not self._connected(now=True):
+                break
+            try:
+                return step()
+            except BackendError as error:
+                self._lost(error)
         raise BackendError(self._trouble or "not connected")
 
     def _refusals(self, refused: Mapping[Row, str]) -> list[Refusal]:
@@ -400,12 +415,15 @@ class Agent:
         """Whether the dataplane is in line; tries to get there if it is time to."""
         if self._trouble is None:
             return True
-        if not now and time.monotonic() < self._next_try:
+        started = time.monotonic()
+        if started < (self._earliest_try if now else self._next_try):
             return False
         written = self.reconciler.written
         try:
             self._log(self._refusals(self.reconciler.resync()))
         except BackendError as error:
+            ended = time.monotonic()
+            self._earliest_try = ended + (ended - started)
             self._lost(error)
             return False
         LOG.info(

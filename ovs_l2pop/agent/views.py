@@ -1,4 +1,5 @@
-"""What an agent shows of itself: plain rows for tables and JSON. Runs in the agent's worker."""
+"""What an agent shows of itself: plain rows for tables and JSON. Runs in the agent's worker
+but for :func:`health`."""
 
 import time
 from collections import Counter
@@ -11,6 +12,11 @@ from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
 
 View = dict[str, Any]
+
+_HEALTH_COLUMNS = ["what", "state", "detail"]
+#: Seconds that the worker may take for an answer before that is worth telling by itself. Writing
+#: 100,000 entries takes it one or two.
+_PATIENCE = 3.0
 
 
 def _view(columns: list[str], rows: Iterable[list[Any]]) -> View:
@@ -89,8 +95,21 @@ def _tunnels(agent: Agent) -> View:
     return _view(["name", "type", "vtep", "networks", "state", "attributes"], sorted(rows))
 
 
+def health(agent: Agent) -> View:
+    """Whether something needs a person's attention: rows of what, "ok" or "trouble", and why.
+
+    For another thread than the worker, which may be waiting for a dataplane that hangs.
+    """
+    try:
+        view: View = agent.call(lambda: _health(agent)).result(_PATIENCE)
+        return view
+    except TimeoutError:
+        busy = f"no answer for {agent.busy:.0f} s"
+        detail = f"{busy}; before: {agent.trouble}" if agent.trouble else busy
+        return _view(_HEALTH_COLUMNS, [["dataplane", "trouble", detail]])
+
+
 def _health(agent: Agent) -> View:
-    """Whether something needs a person's attention: rows of what, "ok" or "trouble", and why."""
     rows = [
         _state("dataplane", agent.trouble, f"{len(agent.reconciler.difference.installed)} rows"),
         _state("refused rows", _refused(agent), "none"),
@@ -98,7 +117,7 @@ def _health(agent: Agent) -> View:
         _state("drift", None, _mended(agent)),
         *agent.others_health(),
     ]
-    return _view(["what", "state", "detail"], [list(row) for row in rows])
+    return _view(_HEALTH_COLUMNS, [list(row) for row in rows])
 
 
 def _state(what: str, trouble: str | None, well: str) -> Health:
@@ -128,7 +147,6 @@ SHOW: Mapping[str, Callable[[Agent], View]] = {
     "vteps": _vteps,
     "entries": _entries,
     "tunnels": _tunnels,
-    "health": _health,
 }
 
 _DRIFT_COLUMNS = ["drift", *RowText._fields]

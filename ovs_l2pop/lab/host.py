@@ -4,6 +4,7 @@ import configparser
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ovs_l2pop.lab import namespaces
@@ -126,6 +127,10 @@ class Host(Place):
         self._peers = list(peers)
         for vtep, mac in self._peers:
             self.appctl("tnl/neigh/set", PHYSICAL_BRIDGE, vtep, mac)
+
+    def frozen(self, program: str) -> AbstractContextManager[None]:
+        """See :meth:`OpenVswitch.frozen`."""
+        return self._ovs.frozen(program)
 
     def vsctl(self, *args: str, timeout: float = 10.0) -> str:
         """Run ``ovs-vsctl`` on the host's database; without ``--no-wait`` wait for the switch."""

@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ovs_l2pop.lab.errors import LabError
@@ -111,6 +112,21 @@ class OpenVswitch:
         """End the switch by a signal and return its exit status; its devices go with it."""
         return _stop(self._vswitchd, number)
 
+    @contextmanager
+    def frozen(self, program: str) -> Iterator[None]:
+        """While the block runs, ``ovs-vswitchd`` or ``ovsdb-server`` does nothing at all.
+
+        Its sockets take connections, and data until their buffers are full.
+        """
+        process = self._vswitchd if program == "ovs-vswitchd" else self._ovsdb_server
+        if process is None:
+            raise LabError(f"{program} was never started")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+
     def vsctl(self, *args: str, timeout: float = 10.0) -> str:
         """Run ``ovs-vsctl``."""
         seconds = max(1, round(timeout))
@@ -182,6 +198,7 @@ def _stop(process: subprocess.Popen[bytes] | None, number: int) -> int:
         raise LabError("it was never started")
     if process.poll() is None:
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)  # it may be frozen
     try:
         return process.wait(15)
     except subprocess.TimeoutExpired:

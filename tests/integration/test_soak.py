@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
@@ -185,6 +186,7 @@ class World:
             (4, self.agent_ends),
             (2, self.switch_ends),
             (2, self.database_ends),
+            (2, self.switch_or_database_hangs),
             (2, self.server_is_deaf),
             (1, self.broker_ends),
             (6, self.something_comes_back),
@@ -341,6 +343,16 @@ class World:
         if {f"{kind} {host.name}" for kind in ("switch", "database")}.isdisjoint(self.down):
             stop(host, self.choice.choice([signal.SIGTERM, signal.SIGKILL]))
             self.down[f"{what} {host.name}"] = lambda: start(host)
+
+    def switch_or_database_hangs(self) -> None:
+        kind = self.choice.choice(["switch", "database"])
+        program = {"switch": "ovs-vswitchd", "database": "ovsdb-server"}[kind]
+        thawing = ExitStack()
+        self.ends(
+            kind,
+            lambda host, _: thawing.enter_context(host.frozen(program)),
+            lambda _: thawing.close(),
+        )
 
     def server_is_deaf(self) -> None:
         if "server" not in self.down:

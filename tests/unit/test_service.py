@@ -1,5 +1,6 @@
 """The worker: input that outruns the dataplane, and changes behind its back."""
 
+import itertools
 import json
 import os
 import threading
@@ -11,9 +12,10 @@ import pytest
 from builders import FLOODING, IP1, LOCAL, MAC1, A, N, add, attach
 from fake_backend import FakeBackend
 
-from ovs_l2pop.agent import service
+from ovs_l2pop.agent import service, views
 from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
+from ovs_l2pop.errors import BackendError
 
 AT_A = add(N, A, FLOODING, [MAC1, IP1])
 
@@ -118,3 +120,42 @@ def test_news_are_read_at_once_and_not_thousands_of_times(
     os.close(writable)
     assert polls[0] - told < 0.2
     assert 3 < len(polls) < 15
+
+
+def test_health_answers_while_the_worker_hangs(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_PATIENCE", 0.2)
+    assert views.health(agent)["rows"][0][:2] == ["dataplane", "ok"]
+    resume = threading.Event()
+    hanging = agent.call(resume.wait)
+    assert views.health(agent)["rows"] == [["dataplane", "trouble", "no answer for 0 s"]]
+    resume.set()
+    hanging.result(5)
+    assert views.health(agent)["rows"][0][:2] == ["dataplane", "ok"]
+
+
+def test_senders_wait_half_of_the_time_for_a_dataplane_that_hangs(
+    agent: Agent, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[float] = []
+
+    def connect() -> None:
+        attempts.append(time.monotonic())
+        time.sleep(0.3)
+        raise BackendError("no hello")
+
+    monkeypatch.setattr(backend, "connect", connect)
+    backend.down = True
+    line = json.dumps(add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])).encode()
+    assert agent.submit([line]).result(5).pending == "no hello"
+    told = time.monotonic()
+    assert agent.submit([line]).result(5).pending == "no hello"
+    assert time.monotonic() - told < 0.25
+    while time.monotonic() < told + 1.5:
+        agent.submit([line]).result(5)
+    assert all(later - earlier > 0.55 for earlier, later in itertools.pairwise(attempts))
+    monkeypatch.undo()
+    backend.down = False
+    eventually(lambda: agent.trouble is None)
+    assert "fa:16:3e:00:00:99" in str(backend.rows)

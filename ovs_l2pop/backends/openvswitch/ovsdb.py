@@ -8,6 +8,8 @@ number of our choice (``ofport_request``): flows can be made before the port is 
 restart renumbers nothing.
 """
 
+import errno
+import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,10 @@ from typing import Any
 with warnings.catch_warnings():
     # ovs and ovsdbapp speak of eventlet wherever it is importable; nothing of ours uses it.
     warnings.simplefilter("ignore")
+    from ovs import jsonrpc, timeval
     from ovs.db.idl import Idl
+    from ovs.poller import Poller
+    from ovs.stream import Stream
     from ovsdbapp.backend.ovs_idl import command, connection, idlutils
     from ovsdbapp.schema.open_vswitch import impl_idl
 
@@ -83,7 +88,7 @@ class Ovsdb:
         self.broken = False
         self._seen = -1
         try:
-            helper = idlutils.get_schema_helper(target, "Open_vSwitch")
+            helper = idlutils.create_schema_helper(_schema(target))
             for table, columns in _COLUMNS.items():
                 helper.register_columns(table, columns)
             self._connection = connection.Connection(Idl(target, helper), _CONNECT_TIMEOUT)
@@ -206,6 +211,39 @@ class Ovsdb:
         except Exception as error:  # the library passes on whatever a transaction met
             self.broken = True
             raise BackendError(f"ovsdb {self._target}: {error}") from error
+
+
+def _schema(target: str) -> Any:
+    """The database's schema. The library's own way to ask would wait for a hanging server for ever.
+
+    :raises OSError: no server answers, or not in time.
+    """
+    problem = errno.ECONNREFUSED
+    for one in idlutils.parse_connection(target):
+        deadline = timeval.msec() + round(1000 * _CONNECT_TIMEOUT)
+        problem, stream = Stream.open_block(Stream.open(one), deadline - timeval.msec())
+        if problem:
+            continue
+        rpc = jsonrpc.Connection(stream)
+        request = jsonrpc.Message.create_request("get_schema", ["Open_vSwitch"])
+        problem = rpc.send(request)
+        while problem in (0, errno.EAGAIN):
+            rpc.run()
+            problem, reply = rpc.recv()
+            if reply is not None and reply.id == request.id:
+                rpc.close()
+                if reply.error:
+                    raise OSError(errno.ENODATA, str(reply.error))
+                return reply.result
+            if timeval.msec() >= deadline:
+                problem = errno.ETIMEDOUT
+            poller = Poller()
+            rpc.wait(poller)
+            rpc.recv_wait(poller)
+            poller.timer_wait_until(deadline)
+            poller.block()
+        rpc.close()
+    raise OSError(problem, "closed the connection" if problem < 0 else os.strerror(problem))
 
 
 def _ours(bridge: Any, shared: bool) -> dict[str, Any]:
