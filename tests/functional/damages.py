@@ -100,6 +100,18 @@ DAMAGES: dict[str, tuple[Damage, list[tuple[str, str]]]] = {
         lambda h: h.vsctl("set", "Interface", TO_A, "options:ttl=3"),
         [("missing", f"tunnel {TO_A}"), ("surplus", f"tunnel {TO_A} ttl=3")],
     ),
+    "tunnel port robbed of our mark": (
+        lambda h: h.vsctl("remove", "Port", TO_A, "external_ids", "ovs-l2pop"),
+        [("missing", f"tunnel {TO_A} vxlan to {A}")],
+    ),
+    "patch port led elsewhere": (
+        lambda h: h.vsctl("set", "Interface", "patch-int", "options:peer=nowhere"),
+        [("missing", "wiring br-tun patch-int")],
+    ),
+    "patch port in one VLAN": (
+        lambda h: h.vsctl("set", "Port", "patch-tun", "tag=7"),
+        [("missing", "wiring br-int patch-tun")],
+    ),
     "tunnel port with our mark added": (
         lambda h: h.vsctl(
             *("add-port", "br-tun", "vxlan-deadbeef"),

@@ -58,10 +58,13 @@ def test_one_damage(agent: AgentProcess, host: Host, name: str) -> None:
         assert f"somebody changed the dataplane: {state} {words.split()[0]}" in told
 
 
-@pytest.mark.expected_warnings(r"br-tun<->unix#\d+: connection dropped")
+@pytest.mark.expected_warnings(
+    r"br-tun<->unix#\d+: connection dropped", r"patch-tun: arguments provided to device that is not"
+)
 def test_damage_to_bridges(agent: AgentProcess, host: Host) -> None:
     for damage in (
         lambda h: h.vsctl("set", "Bridge", "br-tun", "fail_mode=standalone"),
+        lambda h: h.vsctl("set", "Interface", "patch-tun", "type=internal"),
         lambda h: h.vsctl("del-port", "patch-int"),
         lambda h: h.vsctl("del-port", "patch-tun"),
         lambda h: h.vsctl("del-br", "br-tun"),

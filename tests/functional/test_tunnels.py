@@ -296,6 +296,20 @@ def test_a_foreign_port_has_the_name_that_we_want(host: Host, bridge: str) -> No
     assert drift(agent) == []
 
 
+def test_a_port_that_a_neutron_agent_left_is_taken_over(host: Host) -> None:
+    """It has our name and leads where we want to: it would be in the way."""
+    agent = host.start_agent()
+    host.vsctl(
+        *("add-port", "br-tun", TO_A, "--", "set", "Interface", TO_A, "type=vxlan"),
+        *(f"options:remote_ip={A}", f"options:local_ip={host.vtep}", "options:df_default=true"),
+        *("options:in_key=flow", "options:out_key=flow", "options:egress_pkt_mark=0"),
+    )
+    send(agent, NET.attach(5), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
+    assert drift(agent) == []
+    send(agent, NET.detach())
+    assert TO_A not in ports(host), "ours from now on"
+
+
 @pytest.mark.expected_warnings(r"same config as port", r"could not add .*File exists")
 def test_a_foreign_tunnel_to_the_same_vtep(host: Host) -> None:
     """Open vSwitch has one port for a pair of addresses and a key: ours can't be made."""

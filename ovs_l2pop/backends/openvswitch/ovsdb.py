@@ -1,11 +1,12 @@
 """Bridges and tunnel ports, through ovsdbapp.
 
 A tunnel port of ours carries ``ovs-l2pop`` in its ``external_ids``; a port without it is somebody
-else's and is never touched. But under a Neutron agent a tunnel that we need and that the agent made
-before we were there is taken over, with its number. All ports of a batch go in one
-transaction: 1,000 take under a second, one by one they take 86 ms each. Every port asks for a
-number of our choice (``ofport_request``): flows can be made before the port is there, and an OVS
-restart renumbers nothing.
+else's and is never touched. But a tunnel that we need, of the name that we give it, is taken over:
+its mark was removed, or a Neutron agent had made it. Where that agent has the bridge with us, all
+its tunnels are, with their numbers. All ports of a batch go in one transaction: 1,000 take under a
+second, one by one they take 86 ms each. Every port asks for a number of our choice
+(``ofport_request``): flows can be made before the port is there, and an OVS restart renumbers
+nothing.
 """
 
 import errno
@@ -40,7 +41,7 @@ MAX_OFPORT = 0xFEFF
 _COLUMNS = {
     "Open_vSwitch": ["bridges", "cur_cfg", "next_cfg"],
     "Bridge": ["name", "ports", "fail_mode", "datapath_type", "protocols", "other_config"],
-    "Port": ["name", "interfaces", "external_ids"],
+    "Port": ["name", "interfaces", "external_ids", "tag", "trunks", "vlan_mode"],
     "Interface": ["name", "type", "options", "ofport", "ofport_request", "error"],
 }
 
@@ -54,6 +55,10 @@ class Bridges:
     datapath_type: str
     integration_patch: str = "patch-tun"
     tunnel_patch: str = "patch-int"
+
+    def peer(self, patch: str) -> str:
+        """What a patch port leads to."""
+        return self.tunnel_patch if patch == self.integration_patch else self.integration_patch
 
     def wiring(self) -> tuple[Wiring, ...]:
         """What must hold of them."""
@@ -145,7 +150,8 @@ class Ovsdb:
                 return bridge is not None
             if wish.what == "fail mode secure":
                 return bool(bridge.fail_mode == ["secure"])
-            return any(port.name == wish.what for port in bridge.ports)
+            peer = bridges.peer(wish.what)
+            return any(port.name == wish.what and _is_patch(port, peer) for port in bridge.ports)
 
         with self._connection.lock:
             return {wish for wish in bridges.wiring() if holds(wish)}
@@ -251,7 +257,7 @@ def _ours(bridge: Any, shared: bool) -> dict[str, Any]:
     return {
         port.name: port
         for port in bridge.ports
-        if OWNER_KEY in port.external_ids or (shared and _leads_away(port.interfaces))
+        if port.external_ids.get(OWNER_KEY) == "tunnel" or (shared and _leads_away(port.interfaces))
     }
 
 
@@ -262,6 +268,13 @@ def _leads_away(interfaces: Sequence[Any]) -> bool:
         and interfaces[0].options.get("in_key") == "flow"
         and interfaces[0].options.get("remote_ip", "flow") != "flow"
     )
+
+
+def _is_patch(port: Any, peer: str) -> bool:
+    """Whether it leads to *peer*, with every VLAN."""
+    interface = port.interfaces[0]
+    leads = interface.type == "patch" and interface.options.get("peer") == peer
+    return leads and not (port.tag or port.trunks or port.vlan_mode)
 
 
 def _tunnel(interface: Any) -> TunnelPort:
@@ -312,27 +325,32 @@ class _Prepare(command.BaseCommand):
         return bridge
 
     def _patch(self, txn: Any, bridge: Any, name: str, peer: str) -> None:
-        for port in bridge.ports:
-            if port.name == name:
-                self._check_patch(bridge, port.interfaces[0], peer)
-                return
-        interface = self._port(txn, bridge, name, "patch")
-        interface.options = {"peer": peer}
+        port = next((port for port in bridge.ports if port.name == name), None)
+        if port is None:
+            port, interface = self._port(txn, bridge, name, "patch")
+            port.external_ids = {OWNER_KEY: "patch"}
+            interface.options = {"peer": peer}
+            return
+        interface, is_ours = port.interfaces[0], port.external_ids.get(OWNER_KEY) == "patch"
+        if not _is_patch(port, peer):
+            if not is_ours:
+                what = interface.type or "a device"
+                if what == "patch":
+                    what = f"a patch port to {interface.options.get('peer', '')}"
+                raise BackendError(
+                    f"port {name} of {bridge.name} is not a patch port to {peer} but {what};"
+                    " remove or rename it"
+                )
+            interface.type = "patch"
+            interface.options = {"peer": peer}
+            port.tag = port.trunks = port.vlan_mode = []
+        if not is_ours:
+            port.setkey("external_ids", OWNER_KEY, "patch")
 
-    @staticmethod
-    def _check_patch(bridge: Any, interface: Any, peer: str) -> None:
-        found = interface.options.get("peer", "")
-        if interface.type != "patch" or found != peer:
-            what = f"a patch port to {found}" if interface.type == "patch" else interface.type
-            raise BackendError(
-                f"port {interface.name} of {bridge.name} is not a patch port to {peer} but"
-                f" {what or 'a device'}; remove or rename it"
-            )
-
-    def _port(self, txn: Any, bridge: Any, name: str, kind: str) -> Any:
+    def _port(self, txn: Any, bridge: Any, name: str, kind: str) -> tuple[Any, Any]:
         if idlutils.row_by_value(self.api.idl, "Port", "name", name, None) is not None:
             raise BackendError(f"port {name} exists on another bridge than {bridge.name}")
-        return _insert_port(txn, self.api.idl, bridge, name, kind)[1]
+        return _insert_port(txn, self.api.idl, bridge, name, kind)
 
 
 class _WriteTunnels(command.BaseCommand):
@@ -361,20 +379,27 @@ class _WriteTunnels(command.BaseCommand):
         for row in self._remove:
             if row.name in ours and row.name not in kept:
                 bridge.delvalue("ports", ours[row.name])
+        # Ours without its mark, or a Neutron agent's from before we were there.
+        left = {
+            (port.name, port.interfaces[0].type, port.interfaces[0].options["remote_ip"]): port
+            for port in bridge.ports
+            if _leads_away(port.interfaces)
+        }
         for row in self._add:
-            if row.name in ours and not self._may_change(ours[row.name].interfaces[0], row):
+            port = ours.get(row.name) or left.get((row.name, row.type, row.remote_ip))
+            if port is not None and not self._may_change(port.interfaces[0], row):
                 self.refused[row] = f"port {row.name} leads to another VTEP of the same hash"
                 continue
-            if row.name in ours:
-                port, interface = ours[row.name], ours[row.name].interfaces[0]
-                port.setkey("external_ids", OWNER_KEY, "tunnel")
-                interface.type = row.type
-            elif idlutils.row_by_value(idl, "Port", "name", row.name, None) is not None:
-                self.refused[row] = f"a port {row.name} exists that is not ours"
-                continue
-            else:
+            if port is None:
+                if idlutils.row_by_value(idl, "Port", "name", row.name, None) is not None:
+                    self.refused[row] = f"a port {row.name} exists that is not ours"
+                    continue
                 port, interface = _insert_port(txn, idl, bridge, row.name, row.type)
                 port.external_ids = {OWNER_KEY: "tunnel"}
+            else:
+                interface = port.interfaces[0]
+                port.setkey("external_ids", OWNER_KEY, "tunnel")
+                interface.type = row.type
             interface.options = {"remote_ip": row.remote_ip, **dict(row.options)}
             interface.ofport_request = [row.ofport]
 
