@@ -118,6 +118,8 @@ class Agent:
         self._busy_since: float | None = None
         self._retry_refused_at = 0.0
         self._refused_delay = _REFUSED_RETRY
+        #: What the last look found and could not mend, for what is refused.
+        self._stuck: set[tuple[str, Row]] = set()
         self._next_look = 0.0
         self._looked_at = 0.0
         #: Why the last messages may not survive a restart.
@@ -359,6 +361,8 @@ class Agent:
         refused = self.reconciler.refused
         found = [("missing", row) for row in drift.missing if row not in refused]
         found += [("surplus", row) for row in drift.surplus if row not in refused]
+        if self._stuck and self._stuck == set(found):
+            found = []  # tried again with what is refused, every so often
         texts = [(what, self.reconciler.describe(row)) for what, row in found]
         self.watch.looked(((what, text.kind) for what, text in texts), cost)
         if texts:
@@ -368,6 +372,7 @@ class Agent:
                 LOG.warning("… and %d rows more", len(texts) - _LOGGED_DRIFT)
             self.reconciler.observe(drift)
             self._log(self._refusals(self.reconciler.apply()))
+            self._stuck = set(found) if self.reconciler.refused else set()
 
     def _poll_and_follow(self) -> Mapping[Row, str]:
         self._poll()  # else a write of nothing would not notice that the switch is gone

@@ -159,3 +159,23 @@ def test_senders_wait_half_of_the_time_for_a_dataplane_that_hangs(
     backend.down = False
     eventually(lambda: agent.trouble is None)
     assert "fa:16:3e:00:00:99" in str(backend.rows)
+
+
+def test_what_cannot_be_mended_is_told_once(
+    agent: Agent,
+    backend: FakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It stays because something else is refused, which is tried again every so often."""
+    backend.refuses = lambda row: "fa:16:3e:00:00:99" in row  # type: ignore[operator]
+    agent.submit([json.dumps(add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])).encode()]).result()
+    installed = backend.installed
+    monkeypatch.setattr(backend, "installed", lambda: installed() | {("flow", "of", "nobody")})
+    agent.watch.disturbed()
+    eventually(lambda: "of nobody" in caplog.text)
+    time.sleep(1)
+    assert caplog.text.count("somebody changed the dataplane") == 1
+    assert agent.watch.mended == {("surplus", "flow"): 1}
+    backend.rows.remove(next(row for row in backend.rows if row[0] == "UnicastFact"))  # type: ignore[index]
+    eventually(lambda: caplog.text.count("missing flow") == 1)

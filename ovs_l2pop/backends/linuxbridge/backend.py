@@ -181,6 +181,7 @@ class LinuxBridgeBackend:
                 values += [] if row.learning else ["learning=off"]
                 values += ["proxy=on"] if row.proxy else []
                 values += [] if row.up else ["down"]
+                values += [] if row.open else ["restricted by the bridge"]
                 what = f"VNI {row.vni} in {row.bridge or 'no bridge'}, network {row.network_id}"
                 return RowText("tunnel", row.name, what, " ".join(values))
             case Flood():

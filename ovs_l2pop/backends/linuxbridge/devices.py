@@ -102,12 +102,14 @@ class Devices:
         if link is None:
             self._make(row)
             return
-        if link.owner is None or link.vxlan is None:
+        bridge = links.by_index(self._netlink, link.master) if link.master else None
+        # In the bridge that we made for the network it is ours, and its alias was taken away.
+        left = bridge is not None and bridge.owner == row.network_id
+        if link.vxlan is None or (link.owner is None and not left):
             raise RefusedError(
                 f"there is a device {row.name} of somebody else's;"
                 f" to hand it over: ip link set dev {row.name} alias {ALIAS}"
             )
-        bridge = links.by_index(self._netlink, link.master) if link.master else None
         device = links.by_index(self._netlink, link.vxlan.device) if link.vxlan.device else None
         current = self._row(link, bridge, device.name if device else "")
         try:
@@ -220,8 +222,11 @@ class Devices:
                 self._mute(index, link.master)
             kept = entries.forwarding(self._netlink, {index: link.name})
             self._place(index, bridge, row, bridged=_halves(kept, index, row))
-        elif current.responder != row.responder:
-            self._respond(index, bridge.number, row.responder)
+        else:
+            if current.responder != row.responder:
+                self._respond(index, bridge.number, row.responder)
+            if not current.open:
+                self._write([links.open_up(index)])
         if not link.up:
             self._write([links.set_up(index)])
         return True
@@ -348,6 +353,7 @@ class Devices:
             learning=vxlan.learning,
             proxy=vxlan.proxy,
             up=link.up and bridge is not None and bridge.up,
+            open=link.open,
         )
 
     def _responder(self, link: Link, bridge: Link | None) -> str:

@@ -31,7 +31,8 @@ _ADDRESS, _NAME, _MTU, _MASTER, _LINKINFO, _ALIAS, _GROUP, _EXT_MASK = 1, 3, 4, 
 _SKIP_STATISTICS = 1 << 3
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _BRIDGE_FORWARD_DELAY, _BRIDGE_STP, _BRIDGE_SNOOPING = 1, 5, 23
-_PORT_SUPPRESS = 32  # IFLA_BRPORT_NEIGH_SUPPRESS
+# IFLA_BRPORT_…: LEARNING, UNICAST_FLOOD, MCAST_FLOOD, BCAST_FLOOD; NEIGH_SUPPRESS, ISOLATED
+_PORT_ON, _PORT_SUPPRESS, _PORT_ISOLATED = (8, 9, 27, 30), 32, 33
 _VNI, _REMOTE, _DEVICE, _LOCAL, _TTL, _TOS, _LEARNING = 1, 2, 3, 4, 5, 6, 7  # IFLA_VXLAN_…
 _PROXY, _PORT, _REMOTE6, _LOCAL6, _ZERO_CHECKSUM6_RX = 11, 15, 16, 17, 20
 
@@ -70,6 +71,8 @@ class Link(NamedTuple):
     alias: str
     group: int
     suppress: bool  #: as a bridge's port: ARP and ND are answered for what is behind it
+    #: As a bridge's port: as open as a new one is. It is flooded to, learned from, not isolated.
+    open: bool
     vxlan: Vxlan | None
 
     @property
@@ -191,6 +194,13 @@ def suppress(index: int, on: bool) -> Message:
     return _new(index, nested(_LINKINFO, text(_SLAVE_KIND, "bridge"), data))
 
 
+def open_up(index: int) -> Message:
+    """Have a bridge's port as a new one is."""
+    data = [*(u8(kind, 1) for kind in _PORT_ON), u8(_PORT_ISOLATED, 0)]
+    info = nested(_LINKINFO, text(_SLAVE_KIND, "bridge"), nested(_SLAVE_DATA, *data))
+    return _new(index, info)
+
+
 def delete(index: int) -> Message:
     """Delete a device."""
     return Message(_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
@@ -227,7 +237,8 @@ def _link(body: bytes) -> Link:
     info = attributes(found.get(_LINKINFO, b""))
     kind = string(info.get(_KIND, b""))
     data = info.get(_DATA, b"") if kind == "vxlan" else b""
-    slave = info.get(_SLAVE_DATA, b"") if string(info.get(_SLAVE_KIND, b"")) == "bridge" else b""
+    bridged = string(info.get(_SLAVE_KIND, b"")) == "bridge"
+    port = attributes(info.get(_SLAVE_DATA, b"")) if bridged else {}
     return Link(
         number=index,
         name=string(found[_NAME]),
@@ -239,7 +250,8 @@ def _link(body: bytes) -> Link:
         master=_number(found, _MASTER),
         alias=string(found.get(_ALIAS, b"")),
         group=_number(found, _GROUP),
-        suppress=bool(_number(attributes(slave), _PORT_SUPPRESS)),
+        suppress=bool(_number(port, _PORT_SUPPRESS)),
+        open=not _number(port, _PORT_ISOLATED) and all(any(port.get(n, b"\1")) for n in _PORT_ON),
         vxlan=_vxlan(attributes(data)) if data else None,
     )
 
