@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from ovs_l2pop.lab import namespaces
 from ovs_l2pop.lab.errors import LabError
+from ovs_l2pop.lab.running import Running
 
 Direction = Literal["in", "out", "both"]
 
@@ -45,7 +45,7 @@ class CapturedFrame:
     """From the destination MAC on, with the VLAN tag where it was, no frame check sequence."""
 
 
-class Capture:
+class Capture(Running):
     """Collects the frames on *interfaces* of a namespace; a context manager.
 
     It listens from its construction on, so a frame that is sent afterwards isn't missed.
@@ -116,17 +116,6 @@ class Capture:
         if self._dropped:
             raise LabError(f"the capture in {self.namespace} lost {self._dropped} frames")
         return self.frames
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _open(self, interfaces: Sequence[str]) -> None:
         for interface in interfaces:

@@ -5,11 +5,10 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ovs_l2pop.lab import namespaces
 from ovs_l2pop.lab.errors import LabError
+from ovs_l2pop.lab.running import Running
 
 _ANSWER = re.compile(r"bytes from .*icmp_seq=(\d+) .*?time=([\d.]+) ms( \(DUP!\))?")
 _SUMMARY = re.compile(r"(\d+) packets transmitted, (\d+) received")
@@ -95,7 +94,7 @@ def ping(
     return parse(done.stdout)
 
 
-class RunningPing:
+class RunningPing(Running):
     """A series of echo requests that goes on until it is stopped; also a context manager."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
@@ -111,14 +110,3 @@ class RunningPing:
             self._process.wait(10)
             self._result = parse(self._output.read_text(), interrupted=True)
         return self._result
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

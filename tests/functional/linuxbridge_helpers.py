@@ -5,13 +5,13 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from feed_helpers import FLOODING, Message, Net, Site, pairs_of, send, wait_until
 
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.lab import AgentProcess, Host, Machine
+from ovs_l2pop.lab.running import Running
 
 #: How many times larger and longer than usual: ``OVS_L2POP_SCALE=4 make functional``.
 SCALE = int(os.environ.get("OVS_L2POP_SCALE", "1"))
@@ -157,7 +157,7 @@ class Kernel(NamedTuple):
         return cls(links, sorted(entries), sorted(neighbours), filters)
 
 
-class Monitor:
+class Monitor(Running):
     """Notes every change of devices, entries, neighbours and filters; a context manager.
 
     ``ip monitor``, ``bridge monitor`` and ``tc monitor``, whose lines it keeps.
@@ -195,15 +195,8 @@ class Monitor:
             if self._MARK not in line and line.strip() and "link/ether" not in line
         ]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """End it."""
         for process in self._processes:
             process.terminate()
             process.wait(10)

@@ -4,13 +4,13 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from feed_helpers import wait_until
 
 from ovs_l2pop.lab import CapturedFrame, Host
 from ovs_l2pop.lab.frames import Tunnel, decode
+from ovs_l2pop.lab.running import Running
 
 OURS = "cookie=0x6c32706f70/-1"
 LEARNED = "cookie=0x6c32706f71/-1"
@@ -66,7 +66,7 @@ def traced(host: Host, port: str, flow: str) -> list[str]:
     return sorted(re.findall(r"tunneling to (\S+) via", text))
 
 
-class FlowMonitor:
+class FlowMonitor(Running):
     """Notes every change to the flows of a bridge, whoever makes it; a context manager.
 
     ``ovs-ofctl monitor watch:`` (ovs-ofctl(8)): one line for each flow added or deleted. A flow
@@ -101,17 +101,6 @@ class FlowMonitor:
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait(10)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _answers(self) -> bool:
         self._mark()

@@ -6,7 +6,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from builders import (
     remove,
 )
 from fake_backend import FakeBackend
+from waiting import eventually
 
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.agent.control import ControlServer
@@ -96,13 +97,6 @@ def connect(daemon: Daemon) -> socket.socket:
 
 def answer(connection: socket.socket) -> Any:
     return json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < deadline, "did not come true in 5 s"
-        time.sleep(0.005)
 
 
 # -- sending -----------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from builders import FLOODING, IP1, LOCAL, MAC1, A, N, add, attach
 from fake_backend import FakeBackend
+from waiting import eventually
 
 from ovs_l2pop.agent import service, views
 from ovs_l2pop.agent.service import Agent
@@ -32,13 +33,6 @@ def agent(backend: FakeBackend, tmp_path: Path) -> Iterator[Agent]:
     agent.submit([json.dumps(message).encode() for message in (attach(N), AT_A)]).result()
     yield agent
     agent.stop()
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline, "did not come true in 10 s"
-        time.sleep(0.01)
 
 
 def test_who_submits_more_than_can_be_written_waits(
