@@ -22,10 +22,10 @@ from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
-from neutronlab import forwarding
+from neutronlab import forwarding, management
 from neutronlab.broker import Broker
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab, LabError, LinuxBridgeHost, namespaces
+from ovs_l2pop.lab import AgentProcess, Host, Lab, LabError, LinuxBridgeHost
 from ovs_l2pop.lab.place import Place
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
@@ -38,7 +38,6 @@ PERIOD = 4.0
 #: machine with other work).
 DEADLINE = PERIOD + 60.0
 
-CONTROL, BRIDGE = "10.201.0.254", "br-mgmt"
 FAR = [f"10.200.9.{number}" for number in range(1, 6)]
 NETWORKS = [str(uuid5(NAMESPACE_DNS, f"network {number}")) for number in range(5)]
 HERE = Path(__file__).parent
@@ -433,19 +432,11 @@ class World:
 def world() -> Iterator[World]:
     with Lab(3, linuxbridge=[3]) as lab:
         place = lab.add_place("ctl")
-        namespaces.ip_batch(
-            [
-                "link set lo up",
-                f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0",
-                f"address add {CONTROL}/24 dev {BRIDGE}",
-                f"link set {BRIDGE} up",
-            ],
-            place.namespace,
-        )
-        broker = Broker(place, CONTROL)
+        management.make(place)
+        broker = Broker(place, management.ADDRESS)
         broker.start()
         for number, host in enumerate(lab.hosts, 1):
-            connect(host, place, number)
+            management.connect(host, place, number)
         broker.wait_ready()
         world = World(lab, place, broker, random.Random(SEED))
         try:
@@ -459,21 +450,6 @@ def world() -> Iterator[World]:
                 world.server.kill()
                 world.server.wait()
             broker.kill()
-
-
-def connect(host: Host, control: Place, number: int) -> None:
-    """Connect a host to the management network."""
-    namespaces.ip_batch(
-        [
-            f"link add {host.name} type veth peer name mgmt0 netns {host.namespace}",
-            f"link set {host.name} master {BRIDGE} up",
-        ],
-        control.namespace,
-    )
-    namespaces.set_sysctls(host.namespace, {"net/ipv4/conf/mgmt0/arp_ignore": 0})
-    namespaces.ip_batch(
-        [f"address add 10.201.0.{number}/24 dev mgmt0", "link set mgmt0 up"], host.namespace
-    )
 
 
 def test_whatever_happens(world: World) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from neutronlab import management
 from neutronlab.api import NeutronApi, Resource
 from neutronlab.control import ControlPlane
 from neutronlab.daemon import DAEMON, DaemonNode
@@ -106,7 +107,7 @@ class Cloud:
             options=self._options,
             rpc_workers=self._rpc_workers,
         )
-        control.make_network()
+        management.make(control.place)
         for number, (host, kind) in enumerate(zip(self.lab.hosts, self._agents, strict=True), 1):
             make = DaemonNode if kind.name == DAEMON.name else Node
             node = make(host, kind, self._installation, control.broker.url)

@@ -9,15 +9,13 @@ from neutronlab.api import NeutronApi
 from neutronlab.broker import Broker
 from neutronlab.database import Database, Template
 from neutronlab.installation import Installation
+from neutronlab.management import ADDRESS
 from neutronlab.messages import Messages
 from neutronlab.service import Service
 from neutronlab.settings import Options, merged, write
 from neutronlab.waiting import wait_until
-from ovs_l2pop.lab import namespaces
 from ovs_l2pop.lab.place import Place
 
-ADDRESS = "10.201.0.254"
-BRIDGE = "br-mgmt"
 START_TIMEOUT = 90.0
 """Seconds; a start takes 6 on two idle cores."""
 
@@ -50,18 +48,6 @@ class ControlPlane:
         self._api_service = Service(place, "neutron-api")
         self._rpc_service = Service(place, "neutron-rpc-server")
         self._periodic_service = Service(place, "neutron-periodic-workers")
-
-    def make_network(self) -> None:
-        """Make the bridge of the management network."""
-        namespaces.ip_batch(
-            [
-                "link set lo up",
-                f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0",
-                f"address add {ADDRESS}/24 dev {BRIDGE}",
-                f"link set {BRIDGE} up",
-            ],
-            self.place.namespace,
-        )
 
     def start(self) -> None:
         """Start everything and wait until agents can be served."""

@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from neutronlab import forwarding
-from neutronlab.control import BRIDGE
+from neutronlab import forwarding, management
 from neutronlab.forwarding import Flow, Forwarding
 from neutronlab.installation import CHECKOUT, Installation
 from neutronlab.service import Service
 from neutronlab.settings import Options, merged, write
 from neutronlab.things import Network
-from ovs_l2pop.lab import Host, LabError, namespaces
+from ovs_l2pop.lab import Host, LabError
 from ovs_l2pop.lab.place import Place, run
-
-MANAGEMENT_DEVICE = "mgmt0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +61,7 @@ class Node:
 
     def connect(self, control: Place, number: int) -> None:
         """Connect the host to the management network as 10.201.0.*number*."""
-        namespaces.ip_batch(
-            [
-                f"link add {self.name} type veth peer name {MANAGEMENT_DEVICE}"
-                f" netns {self.host.namespace}",
-                f"link set {self.name} master {BRIDGE} up",
-            ],
-            control.namespace,
-        )
-        # The laboratory makes hosts answer no ARP unless told so.
-        key = f"net/ipv4/conf/{MANAGEMENT_DEVICE}/arp_ignore"
-        namespaces.set_sysctls(self.host.namespace, {key: 0})
-        namespaces.ip_batch(
-            [
-                f"address add 10.201.0.{number}/24 dev {MANAGEMENT_DEVICE}",
-                f"link set {MANAGEMENT_DEVICE} up",
-            ],
-            self.host.namespace,
-        )
-
+        management.connect(self.host, control, number)
         # As packages set it up. The agent would do it itself if nobody listened there.
         self.host.vsctl("set-manager", "ptcp:6640:127.0.0.1")
 
