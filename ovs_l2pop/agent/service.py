@@ -118,7 +118,7 @@ class Agent:
         self._busy_since: float | None = None
         self._retry_refused_at = 0.0
         self._refused_delay = _REFUSED_RETRY
-        #: What the last look found and could not mend, for what is refused.
+        #: What the last look found, where something was refused then.
         self._stuck: set[tuple[str, Row]] = set()
         self._next_look = 0.0
         self._looked_at = 0.0
@@ -361,18 +361,18 @@ class Agent:
         refused = self.reconciler.refused
         found = [("missing", row) for row in drift.missing if row not in refused]
         found += [("surplus", row) for row in drift.surplus if row not in refused]
-        if self._stuck and self._stuck == set(found):
-            found = []  # tried again with what is refused, every so often
-        texts = [(what, self.reconciler.describe(row)) for what, row in found]
+        # What stays wrong because of what is refused is told once.
+        told = bool(refused) and self._stuck == set(found)
+        texts = [] if told else [(what, self.reconciler.describe(row)) for what, row in found]
         self.watch.looked(((what, text.kind) for what, text in texts), cost)
-        if texts:
-            for what, text in texts[:_LOGGED_DRIFT]:
-                LOG.warning("somebody changed the dataplane: %s %s", what, " ".join(text))
-            if len(texts) > _LOGGED_DRIFT:
-                LOG.warning("… and %d rows more", len(texts) - _LOGGED_DRIFT)
+        for what, text in texts[:_LOGGED_DRIFT]:
+            LOG.warning("somebody changed the dataplane: %s %s", what, " ".join(text))
+        if len(texts) > _LOGGED_DRIFT:
+            LOG.warning("… and %d rows more", len(texts) - _LOGGED_DRIFT)
+        if found:
             self.reconciler.observe(drift)
             self._log(self._refusals(self.reconciler.apply()))
-            self._stuck = set(found) if self.reconciler.refused else set()
+        self._stuck = set(found) if self.reconciler.refused else set()
 
     def _poll_and_follow(self) -> Mapping[Row, str]:
         self._poll()  # else a write of nothing would not notice that the switch is gone

@@ -185,6 +185,24 @@ def test_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert netlink.dump(Message(30, 0, b"")) == [b"1111", b"2222", b"3333"]
 
 
+@pytest.mark.parametrize("flags", [(2, 2, 2), (2, 0x12, 2), (2, 2, 0x12)])
+def test_messages_of_several_lengths(
+    flags: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of 24, 20 and 28 bytes are as long as three of 24."""
+    bodies = [b"8 bytes.", b"four", b"twelve bytes"]
+    answers = iter([flags, (2, 2, 2)])
+
+    def kernel(requests: list[Request]) -> list[bytes]:
+        ((_, _, n, _),) = requests
+        pairs = zip(next(answers), bodies, strict=True)
+        return [b"".join(pack(28, flag, n, body) for flag, body in pairs), done(n)]
+
+    netlink, socket = connect(monkeypatch, kernel)
+    assert netlink.dump(Message(30, 0, b"")) == bodies
+    assert len(socket.packets) == (1 if flags == (2, 2, 2) else 2)
+
+
 def test_a_list_that_changed_meanwhile_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

@@ -81,6 +81,15 @@ def test_follow_writes_what_changed_and_nothing_else() -> None:
     assert bench.converged()
 
 
+def test_facts_that_the_dataplane_has_no_use_for_cost_nothing() -> None:
+    bench = Bench(attach(N), AT_A)
+    bench.backend.unused = lambda: frozenset({"neighbour"})  # type: ignore[method-assign]
+    bench.tell(add(N, A, [MAC2, IP2]), remove(N, A, [MAC1, IP1]))
+    bench.reconciler.follow()
+    assert all(MAC1 not in row for row in bench.backend.rows), "what had rows is looked at"  # type: ignore[operator]
+    assert [row[0] for row in bench.backend.rows if MAC2 in row] == ["UnicastFact"]  # type: ignore[index,operator]
+
+
 def test_same_messages_again_write_nothing() -> None:
     bench = Bench(attach(N), AT_A)
     bench.tell(attach(N), AT_A)

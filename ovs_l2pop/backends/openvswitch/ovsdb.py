@@ -151,7 +151,12 @@ class Ovsdb:
             if wish.what == "fail mode secure":
                 return bool(bridge.fail_mode == ["secure"])
             peer = bridges.peer(wish.what)
-            return any(port.name == wish.what and _is_patch(port, peer) for port in bridge.ports)
+            return any(
+                port.name == wish.what
+                and _leads_to(port.interfaces[0], peer)
+                and not _is_restricted(port)
+                for port in bridge.ports
+            )
 
         with self._connection.lock:
             return {wish for wish in bridges.wiring() if holds(wish)}
@@ -270,11 +275,13 @@ def _leads_away(interfaces: Sequence[Any]) -> bool:
     )
 
 
-def _is_patch(port: Any, peer: str) -> bool:
-    """Whether it leads to *peer*, with every VLAN."""
-    interface = port.interfaces[0]
-    leads = interface.type == "patch" and interface.options.get("peer") == peer
-    return leads and not (port.tag or port.trunks or port.vlan_mode)
+def _leads_to(interface: Any, peer: str) -> bool:
+    return bool(interface.type == "patch" and interface.options.get("peer") == peer)
+
+
+def _is_restricted(port: Any) -> bool:
+    """Whether it takes some VLANs only."""
+    return bool(port.tag or port.trunks or port.vlan_mode)
 
 
 def _tunnel(interface: Any) -> TunnelPort:
@@ -332,7 +339,7 @@ class _Prepare(command.BaseCommand):
             interface.options = {"peer": peer}
             return
         interface, is_ours = port.interfaces[0], port.external_ids.get(OWNER_KEY) == "patch"
-        if not _is_patch(port, peer):
+        if not _leads_to(interface, peer):
             if not is_ours:
                 what = interface.type or "a device"
                 if what == "patch":
@@ -343,9 +350,10 @@ class _Prepare(command.BaseCommand):
                 )
             interface.type = "patch"
             interface.options = {"peer": peer}
-            port.tag = port.trunks = port.vlan_mode = []
         if not is_ours:
             port.setkey("external_ids", OWNER_KEY, "patch")
+        if _is_restricted(port):
+            port.tag = port.trunks = port.vlan_mode = []
 
     def _port(self, txn: Any, bridge: Any, name: str, kind: str) -> tuple[Any, Any]:
         if idlutils.row_by_value(self.api.idl, "Port", "name", name, None) is not None:
