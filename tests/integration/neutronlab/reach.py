@@ -15,7 +15,7 @@ def reach_each_other(instances: Sequence[Instance]) -> None:
             if source is not target:
                 for address in target.port.ips:
                     result = source.machine.ping(address, count=2)
-                    assert (result.lost, result.duplicates) == (0, 0), (source.ip, address)
+                    assert (result.lost, result.duplicates) == (0, 0), (source.ip, address, result)
 
 
 def wait_until_reachable(source: Instance, target: Instance, timeout: float = 20.0) -> None:
