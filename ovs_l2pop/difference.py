@@ -85,11 +85,10 @@ class Difference:
 
         Rows of ``kept_back`` stay due. What turns out not to be done is found by a read-back.
         """
-        add, remove = self.to_add, self.to_remove
-        self.to_add = {row: None for row in add if row in kept_back} if kept_back else {}
-        self.to_remove = {row: None for row in remove if row in kept_back} if kept_back else {}
-        added = [row for row in add if row not in self.to_add] if self.to_add else list(add)
-        removed = [row for row in remove if row not in self.to_remove]
+        added = [row for row in self.to_add if row not in kept_back]
+        removed = [row for row in self.to_remove if row not in kept_back]
+        self.to_add = {row: None for row in self.to_add if row in kept_back}
+        self.to_remove = {row: None for row in self.to_remove if row in kept_back}
         self._installed.update(added)
         self._installed.difference_update(removed)
         return added, removed

@@ -1,11 +1,10 @@
 """Traffic between the machines, with captures at all of them and on the underlay."""
 
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from ovs_l2pop.demo import observe
 from ovs_l2pop.demo.feed import Delivery
@@ -13,7 +12,7 @@ from ovs_l2pop.demo.layout import Layout, Member
 from ovs_l2pop.demo.observe import Seen
 from ovs_l2pop.demo.results import Isolation, Ping, Traffic
 from ovs_l2pop.demo.stage import Stage, in_parallel
-from ovs_l2pop.lab import Capture, CapturedFrame, Machine, PingResult
+from ovs_l2pop.lab import CapturedFrame, Machine, PingResult
 from ovs_l2pop.lab.frames import decode
 from ovs_l2pop.lab.machine import DEVICE
 from ovs_l2pop.lab.namespaces import ip_batch
@@ -74,37 +73,24 @@ class _Record:
         return observe.broadcasts(self.seen, carried, self.layout, self.vteps, self.until)
 
 
-class _Watch:
-    """Captures at every machine and on the underlay while the block runs."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.record = _Record(stage.layout, stage.vteps)
-        self._stage = stage
-        self._captures: dict[str, Capture] = {}
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._underlay = stack.enter_context(self._stage.lab.capture_underlay())
-            for name, machine in self._stage.machines.items():
-                self._captures[name] = stack.enter_context(machine.capture("both"))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.record.until = time.time()
-        with self._stack:
-            if error is None:
-                time.sleep(SETTLE)
-        self.record.underlay_frames = self._underlay.frames
-        self.record.seen = {
-            name: [Seen(frame.time, frame.outgoing, decode(frame.data)) for frame in capture.frames]
-            for name, capture in self._captures.items()
+@contextmanager
+def _watch(stage: Stage) -> Iterator[_Record]:
+    """Captures at every machine and on the underlay while the block runs; filled in at its end."""
+    record = _Record(stage.layout, stage.vteps)
+    with ExitStack() as stack:
+        underlay = stack.enter_context(stage.lab.capture_underlay())
+        captures = {
+            name: stack.enter_context(machine.capture("both"))
+            for name, machine in stage.machines.items()
         }
+        yield record
+        record.until = time.time()
+        time.sleep(SETTLE)
+    record.underlay_frames = underlay.frames
+    record.seen = {
+        name: [Seen(frame.time, frame.outgoing, decode(frame.data)) for frame in capture.frames]
+        for name, capture in captures.items()
+    }
 
 
 def traffic(stage: Stage, batches: Iterable[list[Delivery]]) -> Traffic:
@@ -121,9 +107,8 @@ def traffic(stage: Stage, batches: Iterable[list[Delivery]]) -> Traffic:
     ]
     # A machine goes on asking for a few seconds after its ping has given up.
     in_parallel(Machine.forget_neighbours, stage.machines.values())
-    with _Watch(stage) as watch:
+    with _watch(stage) as record:
         results = [_from_scratch(stage, shot) for shot in shots]
-    record = watch.record
     flows, switched = stage.flows()
     entries, bridged = stage.entries()
     return Traffic(
@@ -173,9 +158,9 @@ def _volley(stage: Stage, shots: list[_Shot], timeout: float) -> tuple[tuple[Pin
     def fire(shot: _Shot) -> PingResult:
         return stage.machines[shot.source.name].ping(shot.address, count=1, timeout=timeout)
 
-    with _Watch(stage) as watch:
+    with _watch(stage) as record:
         results = in_parallel(fire, shots, VOLLEY)
-    return tuple(map(watch.record.ping, shots, results)), watch.record
+    return tuple(map(record.ping, shots, results)), record
 
 
 def _own_addresses(pairs: Iterable[tuple[Member, Member]]) -> list[_Shot]:

@@ -27,7 +27,6 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 from ovs_l2pop.lab import manifest, namespaces
@@ -37,6 +36,7 @@ from ovs_l2pop.lab.host import UNDERLAY_DEVICE, Host
 from ovs_l2pop.lab.linuxhost import LinuxBridgeHost
 from ovs_l2pop.lab.ovs import SCHEMA
 from ovs_l2pop.lab.place import Place
+from ovs_l2pop.lab.running import Running
 
 MAXIMUM_HOSTS = 250
 UNDERLAY_MTU = 1600
@@ -56,7 +56,7 @@ _PROGRAMS = (
 _numbers = itertools.count()
 
 
-class Lab:
+class Lab(Running):
     """VXLAN hosts ``h1``, ``h2``, … on one machine; a context manager. Needs root.
 
     :param hosts: how many.
@@ -103,7 +103,7 @@ class Lab:
             self._start_underlay()
             self._start_hosts(range(1, self._count + 1))
         except BaseException:
-            self.close()
+            self.stop()
             raise
         return self
 
@@ -138,7 +138,7 @@ class Lab:
         """Collect the frames that the underlay hands to *host*."""
         return Capture(self.underlay, [host.name], direction)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """End all processes, delete all namespaces and files; safe to repeat."""
         if self._manifest is not None:
             with _signals_deferred():
@@ -158,14 +158,6 @@ class Lab:
 
     def __enter__(self) -> Self:
         return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def _running(self) -> manifest.Manifest:

@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import pytest
+
+from ovs_l2pop.lab.running import Running
 
 PROGRAM = "chromium"
 OPTIONS = (
@@ -23,7 +24,7 @@ OPTIONS = (
 PATIENCE = 30.0
 
 
-class Browser:
+class Browser(Running):
     """One page; a context manager. All that happens in it is kept in ``events``."""
 
     def __init__(self, directory: Path) -> None:
@@ -65,12 +66,8 @@ class Browser:
             self.call(f"{domain}.enable")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """End the browser."""
         os.close(self._out)  # it ends with its pipe
         os.close(self._in)
         try:

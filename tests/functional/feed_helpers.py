@@ -97,6 +97,13 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 20.0) 
         time.sleep(0.05)
 
 
+def wait_healthy(agent: AgentProcess, timeout: float) -> None:
+    """Wait until nothing needs a person's attention."""
+    wait_until(
+        lambda: agent.cli("show", "health").returncode == 0, "nothing is wrong any more", timeout
+    )
+
+
 def pairs_of(machine: Machine) -> list[Pair]:
     """A machine's entries: one pair for each of its addresses."""
     return [[machine.mac, str(interface.ip)] for interface in machine.interfaces]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from feed_helpers import FLOODING, Message, Net, answer_to, drift, lines, send, wait_until
+from feed_helpers import FLOODING, Message, Net, answer_to, drift, lines, send, wait_healthy
 from switch_helpers import UCAST_TO_TUN, table
 
 from ovs_l2pop.lab import AgentProcess, Host, Lab
@@ -74,7 +74,7 @@ def test_a_frozen_switch_is_told_of_and_caught_up_with(
             assert shown.returncode == 1
             assert "trouble" in shown.stdout, shown.stdout
             time.sleep(0.7)
-    wait_until(lambda: agent.cli("show", "health").returncode == 0, "healthy again", 40)
+    wait_healthy(agent, 40)
     assert drift(agent) == []
     assert sum(mac(n) in flow for n in range(1, 5) for flow in table(host, UCAST_TO_TUN)) == 4
     assert "Traceback" not in agent.log()
@@ -94,7 +94,7 @@ def test_frozen_in_the_middle_of_a_large_write(host: Host, agent: AgentProcess) 
         with host.frozen("ovs-vswitchd"):
             time.sleep(12)
         sender.join(60)
-        wait_until(lambda: agent.cli("show", "health").returncode == 0, "healthy again", 60)
+        wait_healthy(agent, 60)
         if "will try again: " in agent.log():
             break
         send(agent, NET.detach())  # it was done, or not begun

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from feed_helpers import FLOODING, Net, answer_to, drift, lines, send, wait_until
+from feed_helpers import FLOODING, Net, answer_to, drift, lines, send, wait_healthy
 from switch_helpers import ARP_RESPONDER, UCAST_TO_TUN, table
 
 from ovs_l2pop.lab import Lab
@@ -31,6 +31,6 @@ def test_a_full_table(make_lab: Callable[..., Lab]) -> None:
     assert health.returncode == 1
     assert "table full" in health.stdout
     host.vsctl("clear", "Bridge", "br-tun", "flow_tables")
-    wait_until(lambda: agent.cli("show", "health").returncode == 0, "healthy again", 30)
+    wait_healthy(agent, 30)
     assert drift(agent) == []
     assert len(table(host, UCAST_TO_TUN)) == 30

@@ -262,7 +262,7 @@ def test_nothing_is_left() -> None:
     assert namespaces_of(lab.prefix) == []
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists() and is_alive(pid)]
     assert not directory.exists()
-    lab.close()
+    lab.stop()
 
 
 def is_alive(pid: int) -> bool:

@@ -144,9 +144,8 @@ class LinuxBridgeBackend:
         return ()
 
     def unused(self) -> frozenset[str]:
-        assert self._plan is not None
-        unicast = () if self._plan.populate else ("unicast",)
-        return frozenset(unicast if self._plan.responder != "off" else (*unicast, "neighbour"))
+        assert self._renderer is not None
+        return self._renderer.unused
 
     def render(self, fact: Fact) -> tuple[Row, ...]:
         assert self._renderer is not None

@@ -203,7 +203,7 @@ def lost_unicasts(netlink: Netlink, rows: Mapping[int, list[Unicast]]) -> list[U
         lost += [
             row
             for row in rows[tunnel]
-            if row.addresses not in own or (row.bridged and row.addresses[:MAC_SIZE] not in bridged)
+            if row.addresses not in own or (row.bridged and row.key not in bridged)
         ]
     return lost
 

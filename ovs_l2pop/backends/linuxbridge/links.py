@@ -190,15 +190,12 @@ def set_down(index: int) -> Message:
 
 def suppress(index: int, on: bool) -> Message:
     """Have the bridge answer ARP and ND for what is behind this port, or not."""
-    data = nested(_SLAVE_DATA, u8(_PORT_SUPPRESS, on))
-    return _new(index, nested(_LINKINFO, text(_SLAVE_KIND, "bridge"), data))
+    return _change_port(index, u8(_PORT_SUPPRESS, on))
 
 
 def open_up(index: int) -> Message:
     """Have a bridge's port as a new one is."""
-    data = [*(u8(kind, 1) for kind in _PORT_ON), u8(_PORT_ISOLATED, 0)]
-    info = nested(_LINKINFO, text(_SLAVE_KIND, "bridge"), nested(_SLAVE_DATA, *data))
-    return _new(index, info)
+    return _change_port(index, *(u8(kind, 1) for kind in _PORT_ON), u8(_PORT_ISOLATED, 0))
 
 
 def delete(index: int) -> Message:
@@ -215,6 +212,12 @@ def delete_all(indexes: Iterable[int]) -> Iterator[Message]:
 
 def _new(index: int, *parts: bytes, flags: int = 0) -> Message:
     return Message(_NEWLINK, flags, _IFINFO.pack(0, 0, index, 0, 0) + b"".join(parts))
+
+
+def _change_port(index: int, *data: bytes) -> Message:
+    """Change what a device is as a bridge's port."""
+    slave = (text(_SLAVE_KIND, "bridge"), nested(_SLAVE_DATA, *data))
+    return _new(index, nested(_LINKINFO, *slave))
 
 
 def _changeable(tunnel: rows.Tunnel, device: int, with_group: bool) -> list[bytes]:

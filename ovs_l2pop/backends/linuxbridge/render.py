@@ -48,6 +48,12 @@ class Renderer:
         self._own_bridge = bridge
         self._populate = plan.populate
         self._bridged = plan.responder != "off"
+        #: Kinds of facts that have no rows.
+        self.unused = frozenset(
+            kind
+            for kind, has_rows in (("unicast", self._populate), ("neighbour", self._bridged))
+            if not has_rows
+        )
         # Facts of one network mostly come together.
         self._attachment: Attachment | None = None
         self._tunnel = self._bridge = ""

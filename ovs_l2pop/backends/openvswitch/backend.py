@@ -175,7 +175,7 @@ class OpenvswitchBackend:
         return (*wiring, *self._renderer.static(self._patch))
 
     def unused(self) -> frozenset[str]:
-        return frozenset() if self._settings.arp_responder else frozenset({"neighbour"})
+        return self._renderer.unused
 
     def render(self, fact: Fact) -> tuple[Row, ...]:
         return self._renderer.rows(fact)

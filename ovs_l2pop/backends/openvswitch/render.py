@@ -160,6 +160,8 @@ class Renderer:
         self._numbers = numbers
         self._options = options
         self._arp_responder = arp_responder
+        #: Kinds of facts that have no rows.
+        self.unused: frozenset[str] = frozenset(() if arp_responder else ("neighbour",))
         self._networks: dict[Attachment, _Network] = {}
         self._last: _Network | None = None  # facts of one network mostly come together
         self._ports: dict[Tunnel, bytes] = {}

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 from neutronlab import management
@@ -23,6 +22,7 @@ from neutronlab.settings import Options
 from neutronlab.things import Instance, Network, Port
 from neutronlab.waiting import wait_until
 from ovs_l2pop.lab import Lab, LabError, namespaces
+from ovs_l2pop.lab.running import Running
 
 UPSTREAM = ("openvswitch", "l2population")
 OURS_DRIVERS = ("openvswitch", "ovs_l2pop")
@@ -31,7 +31,7 @@ WIRED_TIMEOUT = 30.0
 """Seconds; an agent looks for new ports every 2 s."""
 
 
-class Cloud:
+class Cloud(Running):
     """A cloud with a host for each of *agents*; a context manager. Needs root.
 
     :param agents: how the hosts' agents are set up: h1, h2, …
@@ -74,29 +74,21 @@ class Cloud:
             for node in self.nodes:
                 end = node.agent_log().splitlines()[-20:] + node.agent_output().splitlines()[-20:]
                 error.add_note("\n".join([f"-- agent of {node.name}", *end]))
-            self.close()
+            self.stop()
             raise
         return self
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Take everything away; safe to repeat."""
         # The laboratory would end all processes in good order, for which agents take long.
         for node in self.nodes:
             node.kill_agent()
         if self._control is not None:
             self._control.kill()
-        self.lab.close()
+        self.lab.stop()
 
     def __enter__(self) -> Self:
         return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start(self) -> None:
         control = self._control = ControlPlane(
