@@ -9,7 +9,7 @@ from oslo_config import cfg
 
 from ovs_l2pop.backends.openvswitch.codec import LIBRARIES
 from ovs_l2pop.errors import ConfigError
-from ovs_l2pop.messages import MAX_SEGMENT_ID
+from ovs_l2pop.messages import MAX_SEGMENT_ID, vtep_problem
 from ovs_l2pop.paths import CONTROL_SOCKET, STATE_PATH
 
 #: Names the default configuration files.
@@ -43,6 +43,16 @@ DRIFT_INTERVAL = cfg.FloatOpt(
     " be; what somebody else changed is written again, and logged. Changes that the dataplane"
     " tells of are mended within some seconds. 0: ovs-l2pop check finds them, and repair mends"
     " them.",
+)
+
+#: The extension's too.
+KNOWN_VTEPS_ONLY = cfg.BoolOpt(
+    "known_vteps_only",
+    default=True,
+    help="Drop, and count, frames of a network that come from a VTEP which nobody has announced in"
+    " it; as long as none is announced there, all are let in. Neutron's own agents know no other"
+    " way for a VTEP that is announced nowhere: there is no tunnel to it. False lets in every VTEP"
+    " that has the network's VNI, as for machines of a cloud without L2 population.",
 )
 
 L2POP_OPTS = [
@@ -99,6 +109,7 @@ L2POP_OPTS = [
         " transport_url only.",
     ),
     DRIFT_INTERVAL,
+    KNOWN_VTEPS_ONLY,
 ]
 
 OPENVSWITCH_OPTS = [
@@ -196,6 +207,6 @@ def _check_local_ip(conf: Any) -> None:
     if conf.ovs_l2pop.local_ip is None:
         raise ConfigError("[ovs_l2pop] local_ip is not set: the address of this host's VTEP")
     address = ip_address(conf.ovs_l2pop.local_ip)
-    if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
-        raise ConfigError(f"[ovs_l2pop] local_ip {address} can't be the address of a VTEP")
+    if (problem := vtep_problem(str(address))) is not None:
+        raise ConfigError(f"[ovs_l2pop] local_ip {address}: {problem}")
     conf.set_override("local_ip", str(address), group="ovs_l2pop")

@@ -22,7 +22,8 @@ what is good beside it becomes a change.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from functools import lru_cache
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -196,6 +197,48 @@ def _ip(value: object) -> str:
     return str(address)
 
 
+#: Where no VTEP can be: 0/8 and loopback (RFC 1122 §3.2.1.3), multicast, 240/4 (RFC 1112 §4), and
+#: IPv4 addresses in IPv6's notation (RFC 4291 §2.5.5.2), which no packet carries.
+_NO_VTEPS = {
+    ip_network("0.0.0.0/8"): "in 0.0.0.0/8, this network",
+    ip_network("127.0.0.0/8"): "a loopback address",
+    ip_network("224.0.0.0/4"): "a multicast address",
+    ip_network("240.0.0.0/4"): "in 240.0.0.0/4, reserved",
+    ip_network("::/128"): "the unspecified address",
+    ip_network("::1/128"): "the loopback address",
+    ip_network("::ffff:0:0/96"): "an IPv4 address in IPv6's notation",
+    ip_network("ff00::/8"): "a multicast address",
+}
+
+
+@lru_cache(10_000)
+def vtep_problem(address: str) -> str | None:
+    """Why a VTEP can't have this address, or None.
+
+    :raises ValueError: it is no IP address.
+    """
+    parsed = ip_address(address)
+    for network, what in _NO_VTEPS.items():
+        if parsed.version == network.version and parsed in network:
+            return f"not a VTEP's address: {what}"
+    return None
+
+
+def _vtep(value: object, version: int | None) -> str:
+    if not isinstance(value, str) or "%" in value:
+        raise _InvalidError(value, "not an IP address")
+    try:
+        problem = vtep_problem(value)
+    except ValueError:
+        raise _InvalidError(value, "not an IP address") from None
+    vtep = str(ip_address(value)) if ":" in value else value
+    if problem is None and version not in (None, 6 if ":" in vtep else 4):
+        problem = f"VTEP is not an IPv{version} address"
+    if problem is not None:
+        raise _InvalidError(value, problem)
+    return vtep
+
+
 def _uuid(value: object) -> str:
     if isinstance(value, str) and len(value) in (32, 36):
         try:
@@ -355,9 +398,7 @@ class Parser:
             return
         for key, body in vteps.items():
             try:
-                vtep = _ip(key)
-                if self._vtep_version not in (None, 6 if ":" in vtep else 4):
-                    raise _InvalidError(key, f"VTEP is not an IPv{self._vtep_version} address")
+                vtep = _vtep(key, self._vtep_version)
             except _InvalidError as error:
                 self._refuse(f"{where}, VTEP", error)
             else:

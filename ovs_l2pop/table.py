@@ -41,6 +41,9 @@ class NetworkFact(NamedTuple):
     """The network is on this host."""
 
     attachment: Attachment
+    #: Remote VTEPs of the network are known (a :class:`VtepFact` each): what comes from any other
+    #: is a stranger's. As long as none is, nothing says who may be one.
+    closed: bool = False
 
 
 class VtepFact(NamedTuple):
@@ -153,7 +156,7 @@ class EntryState(NamedTuple):
 
     network_id: str
     entry: Entry
-    #: "active", "waiting" (a newer claim has its MAC and its IP), "local" (this host's own VTEP),
+    #: "active", "waiting" (a newer claim has its MAC and its IP), "local" (at this host),
     #: "other segment", or "not attached"
     state: str
 
@@ -163,10 +166,14 @@ class ForwardingTable:
 
     Pure: it knows no backend. :meth:`apply` notes what may have changed; :meth:`take_dirty` hands
     that over and :meth:`facts` tells what holds now.
+
+    :param local_ip: this host's VTEP.
     """
 
     def __init__(self, local_ip: str) -> None:
         self.local_ip = local_ip
+        #: All addresses of this host: what is behind any of them is here.
+        self.own = frozenset({local_ip})
         self._networks: dict[str, _Network] = {}
         #: Which network holds a local VLAN or a segment.
         self._holders: dict[int | Segment, str] = {}
@@ -185,6 +192,14 @@ class ForwardingTable:
                 self._detach(change.network_id)
         return None
 
+    def set_own(self, addresses: Iterable[str]) -> None:
+        """This host has these addresses, in canonical notation, besides :attr:`local_ip`."""
+        before, self.own = self.own, frozenset({self.local_ip, *addresses})
+        changed = before ^ self.own
+        for network_id, network in self._networks.items():
+            if not changed.isdisjoint(network.vteps):
+                self._touch(network_id)
+
     def take_dirty(self) -> dict[Key, None]:
         """Keys whose fact may differ from what it was at the last call, each once."""
         dirty, self._dirty = self._dirty, {}
@@ -198,7 +213,7 @@ class ForwardingTable:
     def facts(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Fact | None]]:
         """What holds now for each key; None where nothing is to be done on this host."""
         network_id, network, attachment = None, None, None
-        local_ip = self.local_ip
+        own = self.own
         for key in keys:
             kind, of, address = key
             if of is not network_id:
@@ -210,11 +225,11 @@ class ForwardingTable:
                 pass
             elif kind == "unicast":
                 entry = network.winner(network.macs.get(address), attachment)
-                if entry is not None and entry.vtep != local_ip:
+                if entry is not None and entry.vtep not in own:
                     fact = UnicastFact(attachment, entry.mac, entry.vtep)
             elif kind == "neighbour":
                 entry = network.winner(network.ips.get(address), attachment)
-                if entry is not None and entry.vtep != local_ip:
+                if entry is not None and entry.vtep not in own:
                     fact = NeighbourFact(attachment, entry.ip, entry.mac)
             else:
                 fact = self._network_fact(key, network, attachment)
@@ -224,17 +239,21 @@ class ForwardingTable:
         """A fact that is not about one entry."""
         kind, _, vtep = key
         if kind == "vtep":
-            if vtep == self.local_ip or not network.reaches(vtep, attachment):
+            if not self._is_peer(network, vtep, attachment):
                 return None
             return VtepFact(attachment, vtep)
         if kind == "flood":
             vteps = [
                 vtep
                 for vtep, known in network.vteps.items()
-                if known.flooding and vtep != self.local_ip and network.reaches(vtep, attachment)
+                if known.flooding and self._is_peer(network, vtep, attachment)
             ]
             return FloodFact(attachment, tuple(sorted(vteps))) if vteps else None
-        return NetworkFact(attachment)
+        closed = any(self._is_peer(network, vtep, attachment) for vtep in network.vteps)
+        return NetworkFact(attachment, closed)
+
+    def _is_peer(self, network: _Network, vtep: str, attachment: Attachment) -> bool:
+        return vtep not in self.own and network.reaches(vtep, attachment)
 
     def attachments(self) -> Iterator[Attachment]:
         for network in self._networks.values():
@@ -268,7 +287,7 @@ class ForwardingTable:
                 state = "not attached"
             elif not network.reaches(entry.vtep, attachment):
                 state = "other segment"
-            elif entry.vtep == self.local_ip:
+            elif entry.vtep in self.own:
                 state = "local"
             elif entry in (
                 network.winner(network.macs[entry.mac], attachment),
@@ -313,7 +332,7 @@ class ForwardingTable:
         network = self._networks.setdefault(network_id, _Network())
         if (known := network.vteps.get(vtep)) is None:
             known = network.vteps[vtep] = _Vtep()
-            self._dirty[("vtep", network_id, vtep)] = None
+            self._vtep_changed(network_id, vtep)
         if segment is not None and known.segment != segment:
             known.segment = segment
             if known.entries or known.flooding:
@@ -358,8 +377,13 @@ class ForwardingTable:
             self._dirty[("neighbour", network_id, entry.ip)] = None
         if not known.flooding and not known.entries:
             del network.vteps[vtep]
-            self._dirty[("vtep", network_id, vtep)] = None
+            self._vtep_changed(network_id, vtep)
         self._forget_if_empty(network_id)
+
+    def _vtep_changed(self, network_id: str, vtep: str) -> None:
+        """It came or went; it may have been the only one."""
+        self._dirty[("vtep", network_id, vtep)] = None
+        self._dirty[("network", network_id, "")] = None
 
     def _attach(self, attachment: Attachment) -> Refusal | None:
         network_id, segment, local_vlan, _ = attachment

@@ -60,7 +60,7 @@ def _vteps(agent: Agent) -> View:
     return _view(
         ["vtep", "networks", "flooding_networks", "entries", "local"],
         (
-            [vtep, networks[vtep], flooding[vtep], entries[vtep], vtep == agent.local_ip]
+            [vtep, networks[vtep], flooding[vtep], entries[vtep], vtep in agent.table.own]
             for vtep in sorted(networks)
         ),
     )

@@ -273,7 +273,27 @@ def test_bad_pair_beside_good_ones(method: str, pair: Any, offender: str, reason
     assert refusal.where.endswith("[1]")
 
 
-BAD_VTEPS = ["", "host-1", "10.0.0.300", "0.0.0.0", "239.1.1.1", "ff02::1", "fe80::1%2", "::"]
+BAD_VTEPS = {
+    "": "not an IP address",
+    "host-1": "not an IP address",
+    "10.0.0.300": "not an IP address",
+    "010.0.0.1": "not an IP address",
+    "fe80::1%2": "not an IP address",
+    "0.0.0.0": "in 0.0.0.0/8",
+    "0.1.2.3": "in 0.0.0.0/8",
+    "127.0.0.1": "a loopback address",
+    "127.255.0.9": "a loopback address",
+    "224.0.0.1": "a multicast address",
+    "239.1.1.1": "a multicast address",
+    "240.0.0.1": "in 240.0.0.0/4",
+    "255.255.255.255": "in 240.0.0.0/4",
+    "::": "the unspecified address",
+    "::1": "the loopback address",
+    "0:0:0:0:0:0:0:1": "the loopback address",
+    "::ffff:192.0.2.1": "an IPv4 address in IPv6's notation",
+    "ff02::1": "a multicast address",
+    "2001:db8::1": "VTEP is not an IPv4 address",
+}
 
 
 @pytest.mark.parametrize("vtep", BAD_VTEPS)
@@ -283,7 +303,7 @@ def test_bad_vtep_beside_a_good_one(vtep: str) -> None:
     (change,), (refusal,) = parse(message)
     assert change == AddEntries(N, VXLAN, A, [Entry(MAC1, IP1, A)], False)
     assert refusal.offender == (vtep or "''")
-    assert "IP address" in refusal.reason or "IPv4 address" in refusal.reason
+    assert BAD_VTEPS[vtep] in refusal.reason
 
 
 BAD_NETWORKS: list[tuple[str, Any, str, str]] = [

@@ -66,7 +66,7 @@ def test_one_machine() -> None:
     table = built(attach(N), AT_A)
     attachment = Attachment(N, VXLAN, 5)
     assert facts(table) == {
-        ("network", N, ""): NetworkFact(attachment),
+        ("network", N, ""): NetworkFact(attachment, True),
         ("vtep", N, A): VtepFact(attachment, A),
         ("flood", N, ""): FloodFact(attachment, (A,)),
         ("unicast", N, MAC1): UnicastFact(attachment, MAC1, A),
@@ -315,6 +315,7 @@ class Model:
 
     def __init__(self) -> None:
         self.attachments: dict[str, Attachment] = {}
+        self.own = {LOCAL}
         self.claims: list[tuple[str, str, str, str]] = []  # network, MAC, IP, VTEP
         self.floods: set[tuple[str, str]] = set()
         self.segments: dict[tuple[str, str], Segment | None] = {}
@@ -365,20 +366,20 @@ class Model:
             for (of, vtep), segment in self.segments.items()
             if of == network and segment in (None, attachment.segment)
         }
-        yield ("network", network, ""), NetworkFact(attachment)
-        for vtep in reached - {LOCAL}:
+        yield ("network", network, ""), NetworkFact(attachment, bool(reached - self.own))
+        for vtep in reached - self.own:
             yield ("vtep", network, vtep), VtepFact(attachment, vtep)
-        floods = sorted(v for n, v in self.floods if n == network and v in reached - {LOCAL})
+        floods = sorted(v for n, v in self.floods if n == network and v in reached - self.own)
         if floods:
             yield ("flood", network, ""), FloodFact(attachment, tuple(floods))
         claims = [claim for claim in self.claims if claim[0] == network and claim[3] in reached]
         by_mac = {mac: vtep for _, mac, _, vtep in claims}  # the last one stays
         for mac, vtep in by_mac.items():
-            if vtep != LOCAL:
+            if vtep not in self.own:
                 yield ("unicast", network, mac), UnicastFact(attachment, mac, vtep)
         by_ip = {ip: (mac, vtep) for _, mac, ip, vtep in claims}
         for ip, (mac, vtep) in by_ip.items():
-            if vtep != LOCAL:
+            if vtep not in self.own:
                 yield ("neighbour", network, ip), NeighbourFact(attachment, ip, mac)
 
 
@@ -400,6 +401,11 @@ class RandomMessages(RuleBasedStateMachine):
     def both_networks_are_here(self) -> None:
         for network in NETWORKS:
             self.attach(network, SEGMENTS[network][0], NETWORKS.index(network) + 1)
+
+    @rule(addresses=st.sets(a_vtep, max_size=2))
+    def this_host_has(self, addresses: set[str]) -> None:
+        self.table.set_own(addresses)
+        self.model.own = {LOCAL, *addresses}
 
     @rule(network=a_network, vtep=a_vtep, pairs=some_pairs, floods=st.booleans(), n=st.booleans())
     def add(self, network: str, vtep: str, pairs: list[Any], floods: bool, n: bool) -> None:
@@ -459,6 +465,7 @@ class RandomMessages(RuleBasedStateMachine):
     @invariant()
     def rebuilding_gives_the_same(self) -> None:
         rebuilt = built(*messages_of(self.table))
+        rebuilt.set_own(self.table.own)
         assert facts(rebuilt) == facts(self.table)
         assert {n: sorted(rebuilt.vteps(n)) for n in rebuilt.network_ids()} == {
             n: sorted(self.table.vteps(n)) for n in self.table.network_ids()

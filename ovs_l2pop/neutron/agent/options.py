@@ -4,7 +4,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from ovs_l2pop.config import DRIFT_INTERVAL
+from ovs_l2pop.config import DRIFT_INTERVAL, KNOWN_VTEPS_ONLY
 
 OPTS = [
     cfg.StrOpt(
@@ -25,6 +25,7 @@ OPTS = [
         help="Seconds at the most between two questions to the server whether anything was missed.",
     ),
     DRIFT_INTERVAL,
+    KNOWN_VTEPS_ONLY,
 ]
 
 
