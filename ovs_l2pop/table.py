@@ -68,6 +68,13 @@ class UnicastFact(NamedTuple):
     vtep: str
 
 
+class LocalFact(NamedTuple):
+    """This MAC was announced to be behind an address of this host: it is nowhere else."""
+
+    attachment: Attachment
+    mac: str
+
+
 class NeighbourFact(NamedTuple):
     """Who asks for this IP is told this MAC, which is behind a remote VTEP."""
 
@@ -76,7 +83,7 @@ class NeighbourFact(NamedTuple):
     mac: str
 
 
-Fact = NetworkFact | VtepFact | FloodFact | UnicastFact | NeighbourFact
+Fact = NetworkFact | VtepFact | FloodFact | UnicastFact | LocalFact | NeighbourFact
 
 
 @dataclass(slots=True)
@@ -225,8 +232,12 @@ class ForwardingTable:
                 pass
             elif kind == "unicast":
                 entry = network.winner(network.macs.get(address), attachment)
-                if entry is not None and entry.vtep not in own:
-                    fact = UnicastFact(attachment, entry.mac, entry.vtep)
+                if entry is not None:
+                    mac, _, vtep = entry
+                    here = vtep in own
+                    fact = (
+                        LocalFact(attachment, mac) if here else UnicastFact(attachment, mac, vtep)
+                    )
             elif kind == "neighbour":
                 entry = network.winner(network.ips.get(address), attachment)
                 if entry is not None and entry.vtep not in own:

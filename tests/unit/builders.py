@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Parser, Refusal
-from ovs_l2pop.table import Fact, ForwardingTable, Key
+from ovs_l2pop.table import Fact, ForwardingTable, Key, UnicastFact
 
 LOCAL = "192.0.2.1"
 A, B, C = "192.0.2.2", "192.0.2.3", "192.0.2.4"  # VTEPs
@@ -88,9 +88,9 @@ def unicast(table: ForwardingTable, network: str = N) -> dict[str, str]:
     """MAC → VTEP."""
     found = facts(table)
     return {
-        key[2]: fact.vtep  # type: ignore[union-attr]
+        key[2]: fact.vtep
         for key, fact in found.items()
-        if key[:2] == ("unicast", network)
+        if key[:2] == ("unicast", network) and isinstance(fact, UnicastFact)
     }
 
 

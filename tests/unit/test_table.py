@@ -42,6 +42,7 @@ from ovs_l2pop.messages import Attachment, Entry, Segment
 from ovs_l2pop.table import (
     FloodFact,
     ForwardingTable,
+    LocalFact,
     NeighbourFact,
     NetworkFact,
     UnicastFact,
@@ -201,10 +202,11 @@ def test_entry_may_win_its_ip_and_lose_its_mac() -> None:
     assert [state.state for state in table.entries(N)] == ["active", "active"]
 
 
-def test_own_vtep_renders_nothing_but_wins() -> None:
+def test_own_vtep_wins_and_is_never_sent_to() -> None:
     """A machine that came to this host must not be sent away through a tunnel."""
     table = built(attach(N), AT_A, add(N, LOCAL, FLOODING, [MAC1, IP1]))
     assert unicast(table) == neighbours(table) == {}
+    assert facts(table)["unicast", N, MAC1] == LocalFact(Attachment(N, VXLAN, 5), MAC1)
     assert flood(table) == (A,)
     assert ("vtep", N, LOCAL) not in facts(table)
     assert [state.state for state in table.entries(N)] == ["waiting", "local"]
@@ -375,8 +377,9 @@ class Model:
         claims = [claim for claim in self.claims if claim[0] == network and claim[3] in reached]
         by_mac = {mac: vtep for _, mac, _, vtep in claims}  # the last one stays
         for mac, vtep in by_mac.items():
-            if vtep not in self.own:
-                yield ("unicast", network, mac), UnicastFact(attachment, mac, vtep)
+            here = vtep in self.own
+            fact = LocalFact(attachment, mac) if here else UnicastFact(attachment, mac, vtep)
+            yield ("unicast", network, mac), fact
         by_ip = {ip: (mac, vtep) for _, mac, ip, vtep in claims}
         for ip, (mac, vtep) in by_ip.items():
             if vtep not in self.own:

@@ -15,7 +15,7 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     vtep_attribute,
 )
 from ovs_l2pop.messages import Attachment
-from ovs_l2pop.table import Fact, FloodFact, NeighbourFact, UnicastFact
+from ovs_l2pop.table import Fact, FloodFact, LocalFact, NeighbourFact, UnicastFact
 
 
 class Plan(NamedTuple):
@@ -78,6 +78,8 @@ class Renderer:
             return (Neighbour(self._tunnel, self._bridge, addresses),)
         if isinstance(fact, FloodFact):
             return () if self._plan.multicast else (Flood(self._tunnel, fact.vteps),)
+        if isinstance(fact, LocalFact):
+            return ()
         # A network, or a VTEP, which is reached through the network's one device.
         device = self._device(attachment)
         return (device, Flood(device.name, (device.group,))) if device.group else (device,)

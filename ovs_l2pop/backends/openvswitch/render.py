@@ -15,7 +15,7 @@ from ovs_l2pop.backends.openvswitch.stamps import (
 )
 from ovs_l2pop.errors import PipelineError
 from ovs_l2pop.messages import MAX_LOCAL_VLAN, Attachment, Segment
-from ovs_l2pop.table import Fact, FloodFact, NeighbourFact, UnicastFact, VtepFact
+from ovs_l2pop.table import Fact, FloodFact, LocalFact, NeighbourFact, UnicastFact, VtepFact
 
 #: VTEPs that one pass through the tables may copy a frame to. All copies are one action list of
 #: the datapath, which ends at 780 VXLAN copies in OVS 3.1 (64 KiB) and at 585 in a kernel
@@ -232,6 +232,8 @@ class Renderer:
             head, middle, tail = network.nd if six else network.arp
             address = inet_pton(AF_INET6 if six else AF_INET, ip)
             return (head + address + middle + bytes.fromhex(mac.replace(":", "")) + tail,)
+        if isinstance(fact, LocalFact):
+            return ()
         if isinstance(fact, VtepFact):
             return self._tunnel(network, fact.vtep)
         if isinstance(fact, FloodFact):
