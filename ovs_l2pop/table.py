@@ -323,10 +323,11 @@ class ForwardingTable:
 
     def _keys(self, network_id: str) -> Iterator[Key]:
         network = self._networks[network_id]
-        yield ("network", network_id, "")
-        yield ("flood", network_id, "")
+        # VTEPs first: a network that is closed to others must have let them in.
         for vtep in network.vteps:
             yield ("vtep", network_id, vtep)
+        yield ("network", network_id, "")
+        yield ("flood", network_id, "")
         for mac in network.macs:
             yield ("unicast", network_id, mac)
         for ip in network.ips:

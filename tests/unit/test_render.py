@@ -19,7 +19,7 @@ from ovs_l2pop.backends.openvswitch.render import (
 from ovs_l2pop.backends.openvswitch.rows import Group, TunnelPort, flow_key
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, RECIRCULATE_GROUP, Stamps
 from ovs_l2pop.messages import Attachment, Segment
-from ovs_l2pop.table import FloodFact, NeighbourFact, NetworkFact, UnicastFact, VtepFact
+from ovs_l2pop.table import FloodFact, LocalFact, NeighbourFact, NetworkFact, UnicastFact, VtepFact
 
 NETWORK = "11111111-1111-4111-8111-111111111111"
 HERE = Attachment(NETWORK, Segment("vxlan", 1001), 5)
@@ -70,6 +70,44 @@ def test_vtep() -> None:
     assert texts(tuple(flows)) == ["LOCAL_SWITCHING | in_port=1000 | goto:VXLAN_TUN_TO_LV"]
 
 
+def closing(kind: str = "vxlan", **options: bool) -> tuple[Renderer, Attachment]:
+    stamps = Stamps(PIPELINE, CODEC)
+    rendered = Renderer(stamps, PortNumbers(), OPTIONS, True, known_vteps_only=True, **options)
+    return rendered, Attachment(NETWORK, Segment(kind, 1001), 5)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("distributed", [False, True])
+def test_closed_network(kind: str, distributed: bool) -> None:
+    """A way in for each member, above the way out for strangers, above the way in for all."""
+    rendered, here = closing(kind, shared=distributed, distributed=distributed)
+    *_, member = rendered.rows(VtepFact(here, "192.0.2.2"))
+    goto = "DVR_NOT_LEARN" if distributed else "LEARN_FROM_TUN"
+    into = "PushVlan set:vlan_vid=5 goto"
+    table = f"{kind.upper()}_TUN_TO_LV"
+    assert texts((member,)) == [f"{table} | in_port=1000 tunnel_id=1001 | {into}:{goto}"]
+    strangers, out = rendered.rows(NetworkFact(here, closed=True))[-2:]
+    assert texts((strangers, out)) == [
+        "STRANGERS | vlan_vid=5 | drop",
+        f"{table} | tunnel_id=1001 | {into}:STRANGERS",
+    ]
+    open_way = rendered.rows(NetworkFact(here, closed=False))
+    assert open_way == rendered.rows(NetworkFact(here, closed=True))[:-2]
+    priorities = [flow[1:3] for flow in (member, out) if isinstance(flow, bytes)]
+    assert priorities == [b"\0\x0c", b"\0\x0b"]
+
+
+def test_closed_network_without_the_option() -> None:
+    assert renderer().rows(NetworkFact(HERE, True)) == renderer().rows(NetworkFact(HERE))
+    assert len(renderer().rows(VtepFact(HERE, "192.0.2.2"))) == 2
+
+
+def test_local_machine() -> None:
+    assert texts(renderer().rows(LocalFact(HERE, MAC))) == [
+        f"LEARN_FROM_TUN | eth_src={MAC} vlan_vid=5 | drop"
+    ]
+
+
 def test_unicast() -> None:
     assert texts(renderer().rows(UnicastFact(HERE, MAC, "192.0.2.2"))) == [
         f"UCAST_TO_TUN | eth_dst={MAC} vlan_vid=5 | PopVlan set:tunnel_id=1001 output:1000"
@@ -116,19 +154,45 @@ def test_flood_of_one_flow(count: int) -> None:
 )
 def test_large_flood_is_cut_into_shards(count: int, shards: int) -> None:
     recirculate, group, *flows = renderer().rows(FloodFact(HERE, vteps(count)))
+    first = 3  # of numbers from 1000 on
     assert isinstance(recirculate, Group)
     assert isinstance(group, Group)
     assert (recirculate.group_id, recirculate.type) == (RECIRCULATE_GROUP, 1)
-    assert (group.group_id, group.type) == (GROUP_BASE + shards, 0)
+    assert (group.group_id, group.type) == (GROUP_BASE + (first << 8) + shards, 0)
     assert CODEC.group_text(group.buckets).count("set:reg6=") == shards
-    large, *parts = texts(tuple(flows))
-    assert large == f"FLOOD_TO_TUN | vlan_vid=5 | group:{GROUP_BASE + shards:#x}"
+    *parts, large = texts(tuple(flows))
+    assert large == f"FLOOD_TO_TUN | vlan_vid=5 | group:{group.group_id:#x}"
     assert [part.split(" | ")[1] for part in parts] == [
-        f"vlan_vid=5 reg6={n}" for n in range(1, shards + 1)
+        f"vlan_vid=5 reg6={n}" for n in range(first, first + shards)
     ]
     outputs = [word for part in parts for word in part.split() if word.startswith("output:")]
     assert len(set(outputs)) == len(outputs) == count
     assert all(part.count("output:") <= FLOOD_SHARD_SIZE for part in parts)
+
+
+def test_a_vtep_keeps_its_shard() -> None:
+    """Whoever else comes or goes: no copy of a packet on its way is lost or made twice."""
+    rendered = renderer()
+    everybody = vteps(2 * FLOOD_SHARD_SIZE + 1)
+    before = rendered.rows(FloodFact(HERE, everybody))
+    fewer = rendered.rows(FloodFact(HERE, everybody[1:]))
+    assert set(before) - set(fewer) == {before[2]}
+    # A shard that nobody is left in, between others: the group is that of its ends.
+    ends = everybody[:FLOOD_SHARD_SIZE] + everybody[-1:]
+    _, group, *shards, _ = rendered.rows(FloodFact(HERE, ends))
+    assert group == before[1]
+    assert shards == [before[2], before[4]]
+
+
+def test_shards_of_ports_that_others_numbered() -> None:
+    """Tunnels of a Neutron agent, taken over: from 1 on."""
+    numbers = PortNumbers()
+    known = {("vxlan", vtep): number for number, vtep in enumerate(vteps(401), 1)}
+    numbers.restart(set(known.values()), known)
+    rendered = Renderer(Stamps(PIPELINE, CODEC), numbers, OPTIONS, True)
+    _, group, *shards, _ = rendered.rows(FloodFact(HERE, vteps(401)))
+    assert isinstance(group, Group)
+    assert (group.group_id, len(shards)) == (GROUP_BASE + 2, 2)
 
 
 def test_small_and_large_flood_replace_each_other() -> None:

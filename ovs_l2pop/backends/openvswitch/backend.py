@@ -3,7 +3,9 @@
 import contextlib
 import fcntl
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from ovs_l2pop.backends import Batch, RenumberedError, RowText
 from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
 from ovs_l2pop.backends.openvswitch.codec import Codec
+from ovs_l2pop.backends.openvswitch.lingering import Lingering
 from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
 from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort, Wiring
@@ -48,6 +51,8 @@ class Settings:
     shared: bool = False
     #: That agent routes on this host (DVR).
     distributed: bool = False
+    #: Where VTEPs of a network are known, only they may send into it.
+    known_vteps_only: bool = True
 
     @classmethod
     def from_config(cls, conf: Any) -> "Settings":
@@ -64,6 +69,7 @@ class Settings:
             dont_fragment=ovs.dont_fragment,
             tos=ovs.tos,
             openflow_library=ovs.openflow_library,
+            known_vteps_only=common.known_vteps_only,
         )
 
     def tunnel_options(self) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -106,6 +112,7 @@ class OpenvswitchBackend:
         self._channel: Channel | None = None
         #: Groups that exist, so that a group is changed and not made twice.
         self._group_ids: set[int] = set()
+        self._lingering = Lingering()
         #: Our flows as just read by :meth:`connect`, for :meth:`installed` not to read again.
         self._flows: set[bytes] | None = None
         #: Ports and bridges as last read or written.
@@ -118,6 +125,7 @@ class OpenvswitchBackend:
 
     def connect(self) -> None:
         self._claim_bridge()
+        self._lingering.clear()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -142,6 +150,8 @@ class OpenvswitchBackend:
 
     def close(self) -> None:
         if self._channel is not None:
+            with contextlib.suppress(BackendError):
+                self._sweep(self._lingering.due(math.inf))
             self._channel.close()
             self._channel = None
         if self._ovsdb is not None:
@@ -156,6 +166,7 @@ class OpenvswitchBackend:
 
     def poll(self) -> bool:
         disturbed = self._open().poll()
+        self._sweep(self._lingering.due(time.monotonic()))
         # Every machine that is plugged in changes the database, and seldom anything of ours.
         if self._open_ovsdb().changed():
             disturbed = self._read_ports() != self._ports or disturbed
@@ -193,7 +204,7 @@ class OpenvswitchBackend:
         found.update(groups)
         self._ports = self._read_ports()
         found |= self._ports
-        return found
+        return found.difference(self._lingering.rows())
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         planned: list[OvsRow | None] = []  # by place among the messages: the row it is for
@@ -217,9 +228,6 @@ class OpenvswitchBackend:
                     yield message
                 planned.extend(adding.flows)
                 yield from rows.add_flows(adding.flows, self.pipeline.cookie)
-                last = self._delete_groups(adding, removing)
-                planned.extend(last)
-                yield from map(rows.delete_group, last)
 
         for rejection in self._open().write(messages()):
             rejected = planned[rejection.place]
@@ -282,32 +290,97 @@ class OpenvswitchBackend:
         is filled again. Then groups, because flows refer to them.
         """
         learned = self.pipeline.learned_cookie
-        overwritten = {rows.flow_key(row) for row in adding.flows} if removing.flows else set()
-        for row in removing.flows:
-            if rows.flow_key(row) not in overwritten:
-                yield row, rows.delete_flow(row, self.pipeline.cookie)
+        deleted = self._deletes(adding, removing)
+        for row in deleted:
+            yield row, rows.delete_flow(row, self.pipeline.cookie)
         unicast = self.pipeline.tables["UCAST_TO_TUN"].id
         for port in gone:
             yield None, rows.delete_flows(learned, unicast, out_port=port.ofport)
-        for match in self._vlan_matches(adding.flows, removing.flows):
-            yield None, rows.delete_flows(learned, unicast, match=match)
+        vlans = self._given_vlans(adding.flows, removing.flows)
+        for vlan in vlans:
+            yield None, rows.delete_flows(learned, unicast, match=self._codec.learned_match(vlan))
+        for vlan, mac in self._claims(adding.flows, deleted, vlans):
+            yield None, rows.delete_learned_flow(unicast, self._codec.learned_match(vlan, mac))
         for group in adding.groups:
-            yield group, rows.add_group(group, group.group_id in self._group_ids)
-            self._group_ids.add(group.group_id)
+            if not self._lingering.wanted(group):
+                yield group, rows.add_group(group, group.group_id in self._group_ids)
+                self._group_ids.add(group.group_id)
 
-    def _delete_groups(self, adding: "_Sorted", removing: "_Sorted") -> list[Group]:
-        """Groups that no flow uses any more: with a group go the flows that still do."""
-        kept = {group.group_id for group in adding.groups}
-        last = [group for group in removing.groups if group.group_id not in kept]
-        self._group_ids.difference_update(group.group_id for group in last)
-        return last
+    def _deletes(self, adding: "_Sorted", removing: "_Sorted") -> list[bytes]:
+        """Flows to be deleted now: neither what is written over nor what packets on their way may
+        meet (see :mod:`.lingering`), but what stayed for such packets and is in the way by now."""
+        overwritten = {rows.flow_key(row) for row in adding.flows} if removing.flows else set()
+        deleted = [row for row in removing.flows if rows.flow_key(row) not in overwritten]
+        now = time.monotonic()
+        made = {group.group_id for group in adding.groups}
+        for group in removing.groups:
+            if group.group_id not in made:
+                self._lingering.keep(None, group, now)
+        table = self.pipeline.tables["FLOOD_SHARD"].id
+        shards = [row for row in deleted if row[0] == table]
+        if not shards and not self._lingering.rows():
+            return deleted
+        large = self._stamps.flows["large_flood"]
+        flooding = [row for row in adding.flows if self._flooded_vlan(row)]
+        wide = {self._flooded_vlan(row) for row in flooding if large.read(row)}
+        narrow = {self._flooded_vlan(row) for row in flooding} - wide
+        gone = {vlan for row in deleted if (vlan := self._flooded_vlan(row))}
+        shard = self._stamps.floods["flood_shard"].head
+        for row in shards:
+            values = shard.read(rows.flow_key(row))
+            if values and values["vlan"] in narrow:
+                self._lingering.keep(values["vlan"], row, now)
+        left = self._lingering.take(wide | gone)
+        return [
+            *(row for row in deleted if row not in self._lingering.rows()),
+            *(r for r in left if isinstance(r, bytes) and rows.flow_key(r) not in overwritten),
+        ]
 
-    def _vlan_matches(self, added: list[bytes], removed: list[bytes]) -> set[bytes]:
-        """Matches on the local VLANs that these rows give to a network or take from it.
+    def _flooded_vlan(self, row: bytes) -> bytes | None:
+        """The local VLAN of a flow that is a network's flood, narrow or wide."""
+        head = self._stamps.floods["flood"].head
+        if row[:3] != head.pieces[0][:3]:
+            return None
+        values = head.read(rows.flow_key(row))
+        return values["vlan"] if values else None
+
+    def _claims(
+        self, added: list[bytes], deleted: list[bytes], but: set[bytes]
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """(local VLAN, MAC) of machines that are announced no more, or announced to be here.
+
+        Whatever the switch has learned of them meanwhile was never used, and may be anybody's
+        word: they are flooded to until they speak. (Neutron's agent does the same.)
+
+        :param but: local VLANs to leave out.
+        """
+        for name, flows in (("unicast", deleted), ("from_local", added)):
+            stamp = self._stamps.flows[name]
+            head, at = stamp.pieces[0][:3], stamp.offset("vlan")
+            for row in flows:
+                if row[:3] == head and row[at : at + 2] not in but and (v := stamp.read(row)):
+                    yield v["vlan"], v["mac"]
+
+    def _sweep(self, due: list[OvsRow]) -> None:
+        """Delete what nothing leads to any more."""
+        if not due:
+            return
+        groups = [row for row in due if isinstance(row, Group)]
+        flows = [row for row in due if isinstance(row, bytes)]
+        self._open().write(
+            [
+                *(rows.delete_flow(row, self.pipeline.cookie) for row in flows),
+                *map(rows.delete_group, groups),
+            ]
+        )
+        self._group_ids.difference_update(group.group_id for group in groups)
+
+    def _given_vlans(self, added: list[bytes], removed: list[bytes]) -> set[bytes]:
+        """Local VLANs (encoded) that these rows give to a network or take from it.
 
         What the switch has learned in such a VLAN belongs to a network that is gone.
         """
-        matches = set()
+        vlans = set()
         templates = self.pipeline.templates
         stamps = {
             templates[name].table.id: self._stamps.flows[name]
@@ -315,8 +388,8 @@ class OpenvswitchBackend:
         }
         for row in (*added, *removed):
             if (stamp := stamps.get(row[0])) and (values := stamp.read(row)):
-                matches.add(self._codec.vlan_match(values["vlan"]))
-        return matches
+                vlans.add(values["vlan"])
+        return vlans
 
     def _make_renderer(self) -> Renderer:
         settings = self._settings
@@ -327,6 +400,7 @@ class OpenvswitchBackend:
             settings.arp_responder,
             settings.shared,
             settings.distributed,
+            settings.known_vteps_only,
         )
 
     def _read_flows(self) -> set[bytes]:

@@ -98,6 +98,12 @@ def delete_flows(
     return FLOW_MOD, body + match
 
 
+def delete_learned_flow(table: int, match: bytes) -> tuple[int, bytes]:
+    """The message that deletes the flow of priority 1 that has this match, whoever's it is."""
+    body = _FLOW_MOD.pack(0, 0, table, _FLOW_DELETE_STRICT, 0, 0, 1, _ANY, _ANY, _ANY, 0)
+    return FLOW_MOD, body + match
+
+
 def add_group(row: Group, exists: bool) -> tuple[int, bytes]:
     """The message that makes a group, or changes it where its id exists."""
     command = _GROUP_MODIFY if exists else _GROUP_ADD

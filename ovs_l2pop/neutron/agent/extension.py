@@ -140,4 +140,5 @@ def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> S
         openflow_library="os_ken",
         shared=True,
         distributed=agent.enable_distributed_routing,
+        known_vteps_only=conf.ovs_l2pop.known_vteps_only,
     )
