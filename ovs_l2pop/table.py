@@ -246,6 +246,14 @@ class ForwardingTable:
                 fact = self._network_fact(key, network, attachment)
             yield key, fact
 
+    def machine(self, local_vlan: int, mac: str) -> Fact | None:
+        """What holds of a MAC in a local VLAN: where it is, if it was announced."""
+        network_id = self._holders.get(local_vlan)
+        if network_id is None:
+            return None
+        ((_, fact),) = self.facts([("unicast", network_id, mac)])
+        return fact
+
     def _network_fact(self, key: Key, network: _Network, attachment: Attachment) -> Fact | None:
         """A fact that is not about one entry."""
         kind, _, vtep = key

@@ -202,6 +202,15 @@ class Agent:
         """Why the dataplane can't be written at the moment, or None."""
         return self._trouble
 
+    def noteworthy(self) -> list[tuple[str, str]]:
+        """(what, text) of what the dataplane has to tell."""
+        if self._trouble is not None:
+            return []
+        try:
+            return list(self._backend.health())
+        except BackendError:
+            return []  # the next look finds out
+
     def drift(self) -> Drift:
         """Wanted against installed, read back now.
 
@@ -295,6 +304,8 @@ class Agent:
             return
         try:
             self._poll()
+            for text in self._backend.settle(self.table.machine):
+                LOG.warning("not where it was announced: %s", text)
             if self.watch.due:
                 self._mend()
             if self.reconciler.refused and time.monotonic() >= self._retry_refused_at:

@@ -6,7 +6,7 @@ same for every dataplane (comparing, counting, retrying, showing) is above it, i
 in the group ``ovs_l2pop.backends``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from ovs_l2pop.difference import Row
@@ -56,6 +56,17 @@ class Backend(Protocol):
         :returns: whether somebody else may have changed rows of ours since the last read-back or
             poll, as far as the dataplane tells of it. It need not tell of everything.
         """
+
+    def settle(self, where: Callable[[int, str], Fact | None]) -> Iterable[str]:
+        """Put right where the dataplane, by what it learned itself, believes machines to be
+        elsewhere than announced. Called about once a second while connected.
+
+        :param where: what is announced of a MAC in a local VLAN.
+        :returns: what was otherwise, for people.
+        """
+
+    def health(self) -> Iterable[tuple[str, str]]:
+        """(what, text) of what is worth telling while connected, and none of the rest."""
 
     def refuse(self, attachment: Attachment) -> str | None:
         """Why this backend can't have such a network, or None."""

@@ -142,10 +142,7 @@ def _flood_while(
     counts = Counter({key: n for key, n in found.items() if key[1] in staying})
     wrong = {key: n for key, n in found.items() if n > 1}
     wrong |= {
-        (number, vtep): 0
-        for number in range(frames)
-        for vtep in stays
-        if not counts[number, vtep]
+        (number, vtep): 0 for number in range(frames) for vtep in stays if not counts[number, vtep]
     }
     return Counter(wrong)
 

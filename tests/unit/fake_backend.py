@@ -47,6 +47,12 @@ class FakeBackend:
         disturbed, self.disturbed = self.disturbed, False
         return disturbed
 
+    def settle(self, where: Callable[[int, str], Fact | None]) -> Iterable[str]:
+        return ()
+
+    def health(self) -> Iterable[tuple[str, str]]:
+        return ()
+
     def refuse(self, attachment: Attachment) -> str | None:
         return self.refused_attachment
 

@@ -208,7 +208,10 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     "unknown key of a table": (in_table("ND_REPLY", misses="x"), "ND_REPLY: unknown key misses"),
     # templates
     "no templates": (top("l2pop.yaml", templates={}), "l2pop.yaml: templates: must be a list"),
-    "template twice": (copied("l2pop.yaml", "templates", 0), "template from_vxlan_tunnel: name is used"),
+    "template twice": (
+        copied("l2pop.yaml", "templates", 0),
+        "template from_vxlan_tunnel: name is used",
+    ),
     "template of both files": (
         in_template("unicast", name="learn"),
         "l2pop.yaml: template learn: name is used twice",

@@ -130,6 +130,12 @@ class LinuxBridgeBackend:
                 raise BackendError(f"the underlay changed: {there}")
         return self._news is not None and self._news.any()
 
+    def settle(self, where: Callable[[int, str], Fact | None]) -> Iterable[str]:
+        return ()
+
+    def health(self) -> Iterable[tuple[str, str]]:
+        return ()
+
     def refuse(self, attachment: Attachment) -> str | None:
         kind, vni = attachment.segment
         if kind != "vxlan":

@@ -14,12 +14,14 @@ from typing import Any
 from ovs_l2pop import resources
 from ovs_l2pop.backends import Batch, RenumberedError, RowText
 from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
+from ovs_l2pop.backends.openvswitch.appctl import Appctl
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.lingering import Lingering
 from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
 from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort, Wiring
+from ovs_l2pop.backends.openvswitch.sightings import Sightings, Where
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.difference import Row
@@ -29,6 +31,8 @@ from ovs_l2pop.table import Fact
 
 LOG = logging.getLogger(__name__)
 
+#: Networks that are told by name of those that strangers sent into.
+_TOLD = 3
 _GROUP_TYPES = {0: "all", 1: "select"}
 
 
@@ -117,7 +121,13 @@ class OpenvswitchBackend:
         self._flows: set[bytes] | None = None
         #: Ports and bridges as last read or written.
         self._ports: set[Row] = set()
+        #: The integration bridge's ports and their numbers, until the database changes.
+        self._neighbours: Mapping[str, int] | None = None
         self._claim: int | None = None
+        bridges = settings.bridges
+        self._sightings = Sightings(
+            Appctl(settings.rundir), bridges.integration, bridges.integration_patch
+        )
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchBackend":
@@ -126,6 +136,7 @@ class OpenvswitchBackend:
     def connect(self) -> None:
         self._claim_bridge()
         self._lingering.clear()
+        self._neighbours = None
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -157,6 +168,7 @@ class OpenvswitchBackend:
         if self._ovsdb is not None:
             self._ovsdb.close()
             self._ovsdb = None
+        self._sightings.close()
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
@@ -169,8 +181,27 @@ class OpenvswitchBackend:
         self._sweep(self._lingering.due(time.monotonic()))
         # Every machine that is plugged in changes the database, and seldom anything of ours.
         if self._open_ovsdb().changed():
+            self._neighbours = None
             disturbed = self._read_ports() != self._ports or disturbed
         return disturbed
+
+    def settle(self, where: Where) -> Iterable[str]:
+        if self._neighbours is None:
+            ovsdb, bridge = self._open_ovsdb(), self._settings.bridges.integration
+            self._neighbours = ovsdb.ofports(bridge) if ovsdb.has_bridge(bridge) else {}
+        return self._sightings.look(where, self._neighbours)
+
+    def health(self) -> Iterable[tuple[str, str]]:
+        if strangers := self._strangers():
+            yield "strangers", strangers
+        if told := self._sightings.told():
+            yield "machines elsewhere", told
+        if trouble := self._sightings.trouble:
+            yield (
+                "integration bridge",
+                "its MAC table can't be looked at: a guest that sends from the address of a machine"
+                f" elsewhere is believed until that one speaks: {trouble}",
+            )
 
     def refuse(self, attachment: Attachment) -> str | None:
         network_type = attachment.segment.network_type
@@ -210,6 +241,7 @@ class OpenvswitchBackend:
         planned: list[OvsRow | None] = []  # by place among the messages: the row it is for
         refused: dict[Row, str] = {}
         gone: list[TunnelPort] = []
+        released: list[tuple[bytes, bytes]] = []
 
         def messages() -> Iterator[Message]:
             for add, remove in batches:
@@ -223,7 +255,10 @@ class OpenvswitchBackend:
                 made = {row.name for row in adding.tunnels}
                 gone_now = [row for row in removing.tunnels if row.name not in made]
                 gone.extend(gone_now)
-                for row, message in self._plan(adding, removing, gone_now):
+                deleted = self._deletes(adding, removing)
+                if self._sightings.told():
+                    released.extend(self._claims([], deleted, set()))
+                for row, message in self._plan(adding, removing, deleted, gone_now):
                     planned.append(row)
                     yield message
                 planned.extend(adding.flows)
@@ -235,6 +270,8 @@ class OpenvswitchBackend:
                 refused[rejected] = rejection.reason
             if isinstance(rejected, Group):
                 self._group_ids.discard(rejected.group_id)
+        for vlan, mac in released:
+            self._sightings.released(int.from_bytes(vlan, "big") & 0xFFF, mac.hex(":"))
         if gone:
             self._open_ovsdb().write(self._bridge, [], gone)
             self._ports.difference_update(gone)
@@ -282,7 +319,11 @@ class OpenvswitchBackend:
         return refused
 
     def _plan(
-        self, adding: "_Sorted", removing: "_Sorted", gone: list[TunnelPort]
+        self,
+        adding: "_Sorted",
+        removing: "_Sorted",
+        deleted: list[bytes],
+        gone: list[TunnelPort],
     ) -> Iterator[tuple[OvsRow | None, Message]]:
         """What goes before flows are added, each message with the row it is for.
 
@@ -290,7 +331,6 @@ class OpenvswitchBackend:
         is filled again. Then groups, because flows refer to them.
         """
         learned = self.pipeline.learned_cookie
-        deleted = self._deletes(adding, removing)
         for row in deleted:
             yield row, rows.delete_flow(row, self.pipeline.cookie)
         unicast = self.pipeline.tables["UCAST_TO_TUN"].id
@@ -374,6 +414,31 @@ class OpenvswitchBackend:
             ]
         )
         self._group_ids.difference_update(group.group_id for group in groups)
+
+    def _strangers(self) -> str | None:
+        """How many frames came from VTEPs that are none of a network's, the most first."""
+        table = self.pipeline.tables["STRANGERS"].id
+        stamp = self._stamps.flows["strangers"]
+        counts: list[tuple[int, bytes]] = []
+        for body in self._open().flows(self.pipeline.cookie, table):
+            for packets, row in rows.counted_flows_in(body):
+                if packets and (values := stamp.read(row)):
+                    counts.append((packets, values["vlan"]))
+        if not counts:
+            return None
+        counts.sort(reverse=True)
+        texts = [f"{count} in {self._network_text(vlan)}" for count, vlan in counts[:_TOLD]]
+        more = [f"{len(counts) - _TOLD} more networks"] if len(counts) > _TOLD else []
+        total = sum(count for count, _ in counts)
+        return (
+            f"{total} frames dropped that came from VTEPs which nobody announced there:"
+            f" {', '.join([*texts, *more])}"
+        )
+
+    def _network_text(self, vlan: bytes) -> str:
+        if (attachment := self._renderer.holders.get(vlan)) is None:
+            return f"local VLAN {int.from_bytes(vlan, 'big') & 0xFFF}"
+        return f"network {attachment.network_id}, tunnel {attachment.segment}"
 
     def _given_vlans(self, added: list[bytes], removed: list[bytes]) -> set[bytes]:
         """Local VLANs (encoded) that these rows give to a network or take from it.

@@ -4,7 +4,7 @@ A flow row is plain :class:`bytes` (see :mod:`.stamps`): there may be hundreds o
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ovs_l2pop.errors import BackendError
@@ -138,6 +138,17 @@ def flows_in(body: bytes) -> list[bytes]:
         )
         offset += length
     return rows
+
+
+def counted_flows_in(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """(packets, flow row) of the body of a flow statistics reply.
+
+    :raises BackendError: the body is no list of flows.
+    """
+    offset = 0
+    for row in flows_in(body):
+        yield int.from_bytes(body[offset + 32 : offset + 40], "big"), row
+        offset += int.from_bytes(body[offset : offset + 2], "big")
 
 
 # ofp_group_desc: length, type, pad, group_id, buckets …
