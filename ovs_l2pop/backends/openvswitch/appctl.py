@@ -19,12 +19,10 @@ class Appctl:
     """A connection to ovs-vswitchd, made when it is needed.
 
     :param rundir: where ovs-vswitchd has its sockets.
-    :param timeout: seconds for an answer.
     """
 
-    def __init__(self, rundir: Path, timeout: float = 0.5) -> None:
+    def __init__(self, rundir: Path) -> None:
         self._rundir = rundir
-        self._timeout = timeout
         self._connection: socket.socket | None = None
         self._received = ""
         self._id = 0
@@ -34,20 +32,22 @@ class Appctl:
             self._connection.close()
             self._connection = None
 
-    def command(self, name: str, *arguments: str) -> str:
+    def command(self, name: str, *arguments: str, timeout: float = 0.5) -> str:
         """What ovs-vswitchd answers.
 
+        :param timeout: seconds for an answer.
         :raises BackendError: it doesn't know the command, refuses it, can't be reached or is busy.
         """
         try:
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection = self._connect(timeout)
             self._id += 1
             request = {"method": name, "params": list(arguments), "id": self._id}
+            self._connection.settimeout(timeout)
             self._connection.sendall(json.dumps(request).encode())
-            answer = self._answer(self._connection)
+            answer = self._answer(self._connection, timeout)
         except TimeoutError as error:
-            raise BackendError(f"ovs-vswitchd, {name}: no answer in {self._timeout:g} s") from error
+            raise BackendError(f"ovs-vswitchd, {name}: no answer in {timeout:g} s") from error
         except (OSError, ValueError, RecursionError) as error:
             self.close()
             raise BackendError(f"ovs-vswitchd, {name}: {error}") from error
@@ -55,20 +55,20 @@ class Appctl:
             raise BackendError(f"ovs-vswitchd, {name}: {str(answer['error']).strip()}")
         return str(answer.get("result") or "")
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, timeout: float) -> socket.socket:
         self._received = ""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(self._timeout)
+            connection.settimeout(timeout)
             connection.connect(str(_path(self._rundir)))
         except OSError:
             connection.close()
             raise
         return connection
 
-    def _answer(self, connection: socket.socket) -> dict[str, Any]:
+    def _answer(self, connection: socket.socket, timeout: float) -> dict[str, Any]:
         """The answer to the last request; those to earlier ones are left out."""
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + timeout
         while True:
             while self._received.endswith("}"):  # else the last one isn't whole
                 with contextlib.suppress(json.JSONDecodeError):

@@ -31,6 +31,9 @@ from ovs_l2pop.table import Fact
 
 LOG = logging.getLogger(__name__)
 
+#: Seconds in which Open vSwitch begins to look through what it has cached, whatever happens
+#: (max-revalidator), and what it is given for that where nobody may ask it.
+_REVALIDATION, _UNSEEN_REVALIDATION = 0.5, 0.2
 #: Networks that are told by name of those that strangers sent into.
 _TOLD = 3
 _GROUP_TYPES = {0: "all", 1: "select"}
@@ -125,9 +128,11 @@ class OpenvswitchBackend:
         self._neighbours: Mapping[str, int] | None = None
         self._claim: int | None = None
         bridges = settings.bridges
-        self._sightings = Sightings(
-            Appctl(settings.rundir), bridges.integration, bridges.integration_patch
-        )
+        self._appctl = Appctl(settings.rundir)
+        bridges = settings.bridges
+        self._sightings = Sightings(self._appctl, bridges.integration, bridges.integration_patch)
+        #: Local VLANs (encoded) that networks gave up lately, and when.
+        self._vacated: dict[bytes, float] = {}
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchBackend":
@@ -168,7 +173,7 @@ class OpenvswitchBackend:
         if self._ovsdb is not None:
             self._ovsdb.close()
             self._ovsdb = None
-        self._sightings.close()
+        self._appctl.close()
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
@@ -242,6 +247,7 @@ class OpenvswitchBackend:
         refused: dict[Row, str] = {}
         gone: list[TunnelPort] = []
         released: list[tuple[bytes, bytes]] = []
+        reused: set[bytes] = set()
 
         def messages() -> Iterator[Message]:
             for add, remove in batches:
@@ -256,6 +262,7 @@ class OpenvswitchBackend:
                 gone_now = [row for row in removing.tunnels if row.name not in made]
                 gone.extend(gone_now)
                 deleted = self._deletes(adding, removing)
+                reused.update(self._reused_vlans(adding.flows, deleted))
                 if self._sightings.told():
                     released.extend(self._claims([], deleted, set()))
                 for row, message in self._plan(adding, removing, deleted, gone_now):
@@ -270,6 +277,8 @@ class OpenvswitchBackend:
                 refused[rejected] = rejection.reason
             if isinstance(rejected, Group):
                 self._group_ids.discard(rejected.group_id)
+        if reused:
+            self._await_caches(reused)
         for vlan, mac in released:
             self._sightings.released(int.from_bytes(vlan, "big") & 0xFFF, mac.hex(":"))
         if gone:
@@ -336,9 +345,8 @@ class OpenvswitchBackend:
         unicast = self.pipeline.tables["UCAST_TO_TUN"].id
         for port in gone:
             yield None, rows.delete_flows(learned, unicast, out_port=port.ofport)
-        vlans = self._given_vlans(adding.flows, removing.flows)
-        for vlan in vlans:
-            yield None, rows.delete_flows(learned, unicast, match=self._codec.learned_match(vlan))
+        vlans = self._given_vlans(adding.flows) | self._given_vlans(removing.flows)
+        yield from ((None, message) for message in self._forget_learned(vlans))
         for vlan, mac in self._claims(adding.flows, deleted, vlans):
             yield None, rows.delete_learned_flow(unicast, self._codec.learned_match(vlan, mac))
         for group in adding.groups:
@@ -440,21 +448,49 @@ class OpenvswitchBackend:
             return f"local VLAN {int.from_bytes(vlan, 'big') & 0xFFF}"
         return f"network {attachment.network_id}, tunnel {attachment.segment}"
 
-    def _given_vlans(self, added: list[bytes], removed: list[bytes]) -> set[bytes]:
-        """Local VLANs (encoded) that these rows give to a network or take from it.
+    def _given_vlans(self, flows: list[bytes]) -> set[bytes]:
+        """Local VLANs (encoded) whose network's way in is among these.
 
-        What the switch has learned in such a VLAN belongs to a network that is gone.
+        Where it comes or goes, what the switch has learned in the VLAN is another network's.
         """
-        vlans = set()
-        templates = self.pipeline.templates
-        stamps = {
-            templates[name].table.id: self._stamps.flows[name]
-            for name in ("vxlan_in", "gre_in", "geneve_in")
+        ways = [self._stamps.flows[f"{kind}_in"] for kind in ("vxlan", "gre", "geneve")]
+        stamps = {stamp.pieces[0][:3]: stamp for stamp in ways}
+        return {
+            values["vlan"]
+            for row in flows
+            if (stamp := stamps.get(row[:3])) and (values := stamp.read(row))
         }
-        for row in (*added, *removed):
-            if (stamp := stamps.get(row[0])) and (values := stamp.read(row)):
-                vlans.add(values["vlan"])
-        return vlans
+
+    def _forget_learned(self, vlans: set[bytes]) -> Iterator[Message]:
+        """Delete all that the switch has learned in these local VLANs."""
+        table = self.pipeline.tables["UCAST_TO_TUN"].id
+        for vlan in vlans:
+            match = self._codec.learned_match(vlan)
+            yield rows.delete_flows(self.pipeline.learned_cookie, table, match=match)
+
+    def _reused_vlans(self, added: list[bytes], deleted: list[bytes]) -> set[bytes]:
+        """Local VLANs (encoded) that a network has now, and another had a moment ago."""
+        now = time.monotonic()
+        self._vacated = {v: at for v, at in self._vacated.items() if at > now - 2 * _REVALIDATION}
+        self._vacated.update(dict.fromkeys(self._given_vlans(deleted), now))
+        if not self._vacated:
+            return set()
+        return self._given_vlans(added) & self._vacated.keys()
+
+    def _await_caches(self, vlans: set[bytes]) -> None:
+        """Until no frame of these VLANs' networks before can get into them.
+
+        Open vSwitch acknowledges what it has in its tables, and forwards by what it has cached for
+        some milliseconds more (10 have been seen). And it learns what it is told by that.
+        """
+        try:
+            # The first that ends may have begun before our change.
+            for _ in range(2):
+                self._appctl.command("revalidator/wait", timeout=2 * _REVALIDATION)
+        except BackendError as error:
+            LOG.debug("waiting a moment instead: %s", error)
+            time.sleep(_UNSEEN_REVALIDATION)
+        self._open().write(self._forget_learned(vlans))
 
     def _make_renderer(self) -> Renderer:
         settings = self._settings
