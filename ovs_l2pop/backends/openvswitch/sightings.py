@@ -23,9 +23,9 @@ from ovs_l2pop.table import Fact, LocalFact, UnicastFact
 #: Seconds from one look to the next.
 _PERIOD = 1.0
 #: Of the time, what looking may take.
-_SHARE = 0.02
+_SHARE = 0.1
 #: Seconds until a look that failed is tried again.
-_PAUSE = 10.0
+_PAUSE = 5.0
 #: Pins that are told by name.
 _TOLD = 3
 
