@@ -66,7 +66,7 @@ def test_every_vtep_gets_one_copy(
     if size <= 400:
         assert (flood.count("output:"), shards, groups(host)) == (size, [], [])
     else:
-        assert flood.endswith(f"group:{0x6C320300 + len(shards)}")
+        assert flood.endswith(f"group:{0x6C320000 + len(shards)}")
         assert [shard.count("output:") for shard in shards] == (
             [400, 1] if size == 401 else [400, 400, 100]
         )

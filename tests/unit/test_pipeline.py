@@ -498,7 +498,7 @@ def compiled(stamps: Stamps, codec: Codec) -> Iterator[str]:
         kinds = {slot: kind for slot, kind in templates[name].params.items() if kind != "ports"}
         values = {slot: encode(kind, VALUES[kind]) for slot, kind in kinds.items()}
         yield flow(name, flood([encode("port", port) for port in (1000, 1001)], **values))
-    for name, shards in (("recirculate", (0,)), ("shards", (3, 4, 5))):
+    for name, shards in (("recirculate", (0,)), ("shards", (1, 2, 3))):
         buckets = stamps.group(name, shards)
         yield f"group {name}\n  {codec.group_text(buckets)}\n  {buckets.hex()}\n"
 

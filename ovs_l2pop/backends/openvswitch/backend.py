@@ -261,7 +261,7 @@ class OpenvswitchBackend:
                 made = {row.name for row in adding.tunnels}
                 gone_now = [row for row in removing.tunnels if row.name not in made]
                 gone.extend(gone_now)
-                deleted = self._deletes(adding, removing)
+                deleted, last = self._deletes(adding, removing)
                 reused.update(self._reused_vlans(adding.flows, deleted))
                 if self._sightings.told():
                     released.extend(self._claims([], deleted, set()))
@@ -270,6 +270,10 @@ class OpenvswitchBackend:
                     yield message
                 planned.extend(adding.flows)
                 yield from rows.add_flows(adding.flows, self.pipeline.cookie)
+                # With a group go the flows that still use it.
+                planned.extend(last)
+                yield from map(rows.delete_group, last)
+                self._group_ids.difference_update(group.group_id for group in last)
 
         for rejection in self._open().write(messages()):
             rejected = planned[rejection.place]
@@ -354,35 +358,38 @@ class OpenvswitchBackend:
                 yield group, rows.add_group(group, group.group_id in self._group_ids)
                 self._group_ids.add(group.group_id)
 
-    def _deletes(self, adding: "_Sorted", removing: "_Sorted") -> list[bytes]:
-        """Flows to be deleted now: neither what is written over nor what packets on their way may
-        meet (see :mod:`.lingering`), but what stayed for such packets and is in the way by now."""
+    def _deletes(self, adding: "_Sorted", removing: "_Sorted") -> tuple[list[bytes], list[Group]]:
+        """Flows and groups to be deleted now: neither what is written over nor what packets on
+        their way may meet (see :mod:`.lingering`), but what stayed for such packets and is in the
+        way by now."""
         overwritten = {rows.flow_key(row) for row in adding.flows} if removing.flows else set()
-        deleted = [row for row in removing.flows if rows.flow_key(row) not in overwritten]
-        now = time.monotonic()
+        flows = [row for row in removing.flows if rows.flow_key(row) not in overwritten]
         made = {group.group_id for group in adding.groups}
-        for group in removing.groups:
-            if group.group_id not in made:
-                self._lingering.keep(None, group, now)
+        groups = [group for group in removing.groups if group.group_id not in made]
         table = self.pipeline.tables["FLOOD_SHARD"].id
-        shards = [row for row in deleted if row[0] == table]
-        if not shards and not self._lingering.rows():
-            return deleted
+        shards = [row for row in flows if row[0] == table]
+        if not shards and not groups and not self._lingering.rows():
+            return flows, groups
+        now = time.monotonic()
         large = self._stamps.flows["large_flood"]
-        flooding = [row for row in adding.flows if self._flooded_vlan(row)]
-        wide = {self._flooded_vlan(row) for row in flooding if large.read(row)}
-        narrow = {self._flooded_vlan(row) for row in flooding} - wide
-        gone = {vlan for row in deleted if (vlan := self._flooded_vlan(row))}
+        flooding = {row: vlan for row in adding.flows if (vlan := self._flooded_vlan(row))}
+        wide = {vlan for row, vlan in flooding.items() if large.read(row)}
+        narrow = set(flooding.values()) - wide
+        gone = {vlan for row in flows if (vlan := self._flooded_vlan(row))}
         shard = self._stamps.floods["flood_shard"].head
         for row in shards:
             values = shard.read(rows.flow_key(row))
             if values and values["vlan"] in narrow:
                 self._lingering.keep(values["vlan"], row, now)
+        if flooding:
+            for group in groups:
+                self._lingering.keep(None, group, now)
+        stay = set(self._lingering.rows())
         left = self._lingering.take(wide | gone)
         return [
-            *(row for row in deleted if row not in self._lingering.rows()),
+            *(row for row in flows if row not in stay),
             *(r for r in left if isinstance(r, bytes) and rows.flow_key(r) not in overwritten),
-        ]
+        ], [group for group in groups if group not in stay]
 
     def _flooded_vlan(self, row: bytes) -> bytes | None:
         """The local VLAN of a flow that is a network's flood, narrow or wide."""

@@ -25,8 +25,8 @@ FLOOD_SHARD_SIZE = 400
 #: Tunnel ports get their numbers from here on. Open vSwitch numbers other ports from 1.
 FIRST_TUNNEL_OFPORT = 1000
 
-#: So that the first shard of our own numbers is filled from its start.
-_SHARD_OFFSET = -FIRST_TUNNEL_OFPORT % FLOOD_SHARD_SIZE
+#: Shards that can be told apart: OpenFlow's port numbers fill 164.
+_SHARDS = 256
 
 Tunnel = tuple[str, str]  #: (network type, remote VTEP)
 
@@ -283,24 +283,24 @@ class Renderer:
             return (self._stamps.floods["flood"](ports, vlan=vlan, segment=segment),)
         shards: dict[int, list[bytes]] = {}
         for port in ports:
-            number = int.from_bytes(port, "big")
-            shards.setdefault((number + _SHARD_OFFSET) // FLOOD_SHARD_SIZE, []).append(port)
+            number = int.from_bytes(port, "big") - FIRST_TUNNEL_OFPORT
+            shards.setdefault(1 + number // FLOOD_SHARD_SIZE, []).append(port)
         # Those between that hold nobody too: what a group has in it follows from two small numbers,
-        # of which its id is made. So none is ever changed, and networks share them.
+        # of which its id is made. So none is ever changed, and networks share them. Of other's
+        # numbers below ours the first shard may be 0 or less.
         span = range(min(shards), max(shards) + 1)
-        group = Group(
-            GROUP_BASE + (span.start << 8) + len(span), 0, self._stamps.group("shards", span)
-        )
-        shard_stamp = self._stamps.floods["flood_shard"]
+        group_id = GROUP_BASE + ((span.start - 1) % _SHARDS << 8) + len(span)
+        buckets = self._stamps.group("shards", [shard % _SHARDS for shard in span])
+        group = Group(group_id, 0, buckets)
+        stamp = self._stamps.floods["flood_shard"]
+        flows = [
+            stamp(shards[s], vlan=vlan, segment=segment, shard=encode("shard", s % _SHARDS))
+            for s in sorted(shards)
+        ]
         return (
             self._recirculate,
             group,
-            *(
-                shard_stamp(
-                    shards[number], vlan=vlan, segment=segment, shard=encode("shard", number)
-                )
-                for number in sorted(shards)
-            ),
+            *flows,
             # Last: what it leads to is there.
             self._stamps.flows["large_flood"](vlan=vlan, group=encode("group", group.group_id)),
         )
