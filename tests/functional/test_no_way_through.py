@@ -32,11 +32,10 @@ def frame(rng: random.Random) -> str:
             f",arp_tpa={rng.choice(IP4S)},arp_sha={rng.choice(MACS)},arp_tha={rng.choice(MACS)}"
         )
     if kind == "nd":
-        kind = rng.choice([135, 135, 136])
-        option = {135: "nd_sll", 136: "nd_tll"}[kind]
-        option = rng.choice(["", f",{option}={rng.choice(MACS)}"])
+        number, field = rng.choice([(135, "nd_sll"), (135, "nd_sll"), (136, "nd_tll")])
+        option = rng.choice(["", f",{field}={rng.choice(MACS)}"])
         return (
-            f"icmp6,{head},icmpv6_type={kind},icmpv6_code=0"
+            f"icmp6,{head},icmpv6_type={number},icmpv6_code=0"
             f",ipv6_src={rng.choice(IP6S)},ipv6_dst={rng.choice(IP6S)}"
             f",nd_target={rng.choice(IP6S)}{option},nw_ttl={rng.choice([255, 64])}"
         )

@@ -166,6 +166,8 @@ def test_what_was_learned_of_an_announced_machine_goes_with_the_announcement(sit
     mac, pair = "fa:16:3e:00:00:55", ["fa:16:3e:00:00:55", "10.0.0.55"]
     send(agent, NET.add({three.vtep: [FLOODING], two.vtep: [pair]}))
     heard(machine(site, "vxlan1"), machine(site, "vxlan3"), plain(BROADCAST, mac, "I am elsewhere"))
+    for _ in range(2):  # until the switch has learned all that it can from that frame
+        one.appctl("revalidator/wait")
     send(agent, NET.remove({two.vtep: [pair]}))
     assert mac not in str(flows(one, LEARNED))
     # As for any machine that nobody knows: copies to all, until it speaks.

@@ -46,10 +46,9 @@ class FakeAppctl:
 def where(vlan: int, mac: str) -> Fact | None:
     if vlan != 5:
         return None
-    return {
-        FAR: UnicastFact(HERE, FAR, "192.0.2.2"),
-        NEAR: LocalFact(HERE, NEAR),
-    }.get(mac)
+    if mac == FAR:
+        return UnicastFact(HERE, FAR, "192.0.2.2")
+    return LocalFact(HERE, NEAR) if mac == NEAR else None
 
 
 @pytest.fixture

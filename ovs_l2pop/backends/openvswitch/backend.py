@@ -461,11 +461,11 @@ class OpenvswitchBackend:
         Where it comes or goes, what the switch has learned in the VLAN is another network's.
         """
         ways = [self._stamps.flows[f"{kind}_in"] for kind in ("vxlan", "gre", "geneve")]
-        stamps = {stamp.pieces[0][:3]: stamp for stamp in ways}
+        stamps = {stamp.pieces[0][0]: stamp for stamp in ways}  # by table
         return {
             values["vlan"]
             for row in flows
-            if (stamp := stamps.get(row[:3])) and (values := stamp.read(row))
+            if row[0] in stamps and (values := stamps[row[0]].read(row))
         }
 
     def _forget_learned(self, vlans: set[bytes]) -> Iterator[Message]:
