@@ -161,6 +161,8 @@ def test_no_copy_is_lost_while_members_come_and_go(
     send(agent, NET.remove({vtep: [FLOODING] for vtep in VTEPS[stay:]}))
     # Their tunnels stay: it is about flows.
     send(agent, NET.add({vtep: [FLOODING] for vtep in stays}), OTHER.add(others))
+    for _ in range(2):  # the switch forwards by its caches for a moment more
+        host.appctl("revalidator/wait")
     frames = 150
 
     def changes() -> None:

@@ -22,7 +22,7 @@ from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
 from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort, Wiring
 from ovs_l2pop.backends.openvswitch.sightings import Sightings, Where
-from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps
+from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, RECIRCULATE_GROUP, Stamps
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
@@ -381,9 +381,11 @@ class OpenvswitchBackend:
             values = shard.read(rows.flow_key(row))
             if values and values["vlan"] in narrow:
                 self._lingering.keep(values["vlan"], row, now)
-        if flooding:
+        if narrow:
+            # What starts them anew; what leads to all of them has done its part by then.
             for group in groups:
-                self._lingering.keep(None, group, now)
+                if group.group_id == RECIRCULATE_GROUP:
+                    self._lingering.keep(None, group, now)
         stay = set(self._lingering.rows())
         left = self._lingering.take(wide | gone)
         return [

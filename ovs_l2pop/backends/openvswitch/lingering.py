@@ -2,7 +2,7 @@
 
 A packet of a large flood is started anew for each shard, with the flows as they are then. And the
 datapath goes by what it has cached until Open vSwitch has looked through that again. So the shards
-of a flood that one flow has replaced, and groups, stay for a moment.
+of a flood that one flow has replaced stay for a moment, and the group that starts packets anew.
 """
 
 from collections.abc import Iterable
