@@ -6,11 +6,12 @@ same for every dataplane (comparing, counting, retrying, showing) is above it, i
 in the group ``ovs_l2pop.backends``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from ovs_l2pop.difference import Row
 from ovs_l2pop.messages import Attachment
+from ovs_l2pop.orphans import Found, Scope
 from ovs_l2pop.table import Fact
 
 
@@ -82,6 +83,15 @@ class Backend(Protocol):
         :returns: the rows that were refused, each with the reason.
         :raises RenumberedError: rows must be rendered again and read back.
         """
+
+    def scope(self, attachment: Attachment) -> Scope:
+        """Where this network's rows are, and what names it in them."""
+
+    def slot(self, row: Row) -> Hashable:
+        """What the dataplane has room for one of: of rows with equal slots, one is installed."""
+
+    def found(self, row: Row) -> Found | None:
+        """What an installed row tells of itself; None: of nothing that may be anybody's need."""
 
     def describe(self, row: Row) -> RowText:
         """The row for people."""

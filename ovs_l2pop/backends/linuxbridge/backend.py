@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     Oversized,
     Tunnel,
     Unicast,
+    slot,
+    tunnel_name,
 )
 from ovs_l2pop.backends.linuxbridge.underlay import Underlay
 from ovs_l2pop.backends.linuxbridge.writing import Write
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
 from ovs_l2pop.messages import Attachment
+from ovs_l2pop.orphans import Found, Scope
 from ovs_l2pop.table import Fact
 
 LOG = logging.getLogger(__name__)
@@ -171,6 +174,25 @@ class LinuxBridgeBackend:
         if write.found:
             raise RenumberedError  # has what was refused written as well
         return write.refused
+
+    def scope(self, attachment: Attachment) -> Scope:
+        return Scope(tunnel_name(attachment.segment.segment_id), attachment.network_id)
+
+    def slot(self, row: Row) -> Hashable:
+        return slot(row)
+
+    def found(self, row: Row) -> Found | None:
+        match row:
+            case Tunnel():
+                return Found(row, Scope(row.name, row.network_id or None), slot(row))
+            case Flood():
+                copies = tuple(vtep for vtep in row.to if not entries.is_group(vtep))
+                return Found(row, Scope(row.tunnel), slot(row), copies)
+            case Unicast():
+                return Found(row, Scope(row.tunnel), slot(row))
+            case Neighbour():
+                return Found(row, Scope(row.tunnel), slot(row)) if row.tunnel else None
+        return None  # of an empty bridge and a port that doesn't fit nobody is in need
 
     def describe(self, row: Row) -> RowText:
         match row:

@@ -6,6 +6,7 @@ takes and lists: to write one is to put a head before it, to read one is to cut 
 
 import struct
 from binascii import unhexlify
+from collections.abc import Hashable
 from functools import lru_cache
 from hashlib import sha1
 from ipaddress import ip_address
@@ -173,6 +174,21 @@ class Oversized(NamedTuple):
 
 
 LinuxRow = Tunnel | Bridge | Flood | Unicast | Neighbour | Oversized
+
+
+def slot(row: object) -> Hashable:
+    """What the kernel has room for one of."""
+    match row:
+        case Tunnel(name=name) | Bridge(name=name):
+            return name
+        case Unicast():
+            return row.tunnel, row.key
+        case Neighbour():
+            return row.bridge, row.key
+        case Flood():
+            return row.tunnel, b""
+    return row  # type: ignore[return-value]
+
 
 # linux/neighbour.h: NDA_DST, NDA_LLADDR; heads of attributes: length and type.
 _LLADDR = struct.pack("=HH", 10, 2)

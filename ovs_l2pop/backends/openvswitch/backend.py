@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
+from ovs_l2pop.backends.openvswitch.reading import read
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
 from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort, Wiring
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment
+from ovs_l2pop.messages import MAX_SEGMENT_ID, Attachment, Segment
+from ovs_l2pop.orphans import Found, Scope
 from ovs_l2pop.table import Fact
 
 LOG = logging.getLogger(__name__)
@@ -98,6 +100,12 @@ class OpenvswitchBackend:
         self.pipeline = pipeline.load(resources.flows())
         self._codec = Codec(self.pipeline, settings.openflow_library)
         self._stamps = Stamps(self.pipeline, self._codec)
+        tables = self.pipeline.tables
+        #: Tables by number: of what arrives by a tunnel, with the tunnel's type; and of floods.
+        self._incoming = {
+            self.pipeline.templates[f"{kind}_in"].table.id: kind for kind in MAX_SEGMENT_ID
+        }
+        self._floods = {table.id for name, table in tables.items() if name.startswith("FLOOD")}
         self._numbers = PortNumbers()
         self._renderer = self._make_renderer()
         self._self_checked = False
@@ -234,6 +242,34 @@ class OpenvswitchBackend:
                 self._numbers.release((row.type, row.remote_ip))
             self._renderer.forget()
         return refused
+
+    def scope(self, attachment: Attachment) -> Scope:
+        segment = attachment.segment
+        return Scope(attachment.local_vlan, segment, segment.segment_id)
+
+    def slot(self, row: Row) -> Hashable:
+        if isinstance(row, bytes):
+            return rows.flow_key(row)
+        if isinstance(row, Group):
+            return Group, row.group_id
+        return (TunnelPort, row.name) if isinstance(row, TunnelPort) else row
+
+    def found(self, row: Row) -> Found | None:
+        if not isinstance(row, bytes):
+            return None if isinstance(row, Wiring) else Found(row, Scope(), self.slot(row))
+        flow = read(row)
+        segment = None
+        if flow.incoming is not None and (kind := self._incoming.get(row[0])):
+            segment = Segment(kind, flow.incoming)
+        if flow.local_vlan is None and segment is None and flow.in_port is None:
+            return None  # of no network and no tunnel: the pipeline has it, or has it no more
+        copies = flow.outputs if row[0] in self._floods else ()
+        return Found(
+            row,
+            Scope(flow.local_vlan, segment, flow.outgoing),
+            self.slot(row),
+            tuple(self._numbers.vteps(copies)),
+        )
 
     def describe(self, row: Row) -> RowText:
         if isinstance(row, bytes):

@@ -1,7 +1,7 @@
 """Facts to rows: what Open vSwitch needs for each."""
 
 from base64 import b32encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_pton
@@ -69,6 +69,11 @@ class PortNumbers:
             number = self._numbers[tunnel] = self._next
             self._taken.add(number)
         return number
+
+    def vteps(self, numbers: Iterable[int]) -> Iterator[str]:
+        """The VTEPs that tunnels with these numbers lead to, as far as they are there."""
+        known = {number: vtep for (_, vtep), number in self._numbers.items()} if numbers else {}
+        return (known[number] for number in numbers if number in known)
 
     def name(self, tunnel: Tunnel) -> str:
         """What its port is called: no second one can be made to the same VTEP."""
