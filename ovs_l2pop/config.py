@@ -55,6 +55,18 @@ KNOWN_VTEPS_ONLY = cfg.BoolOpt(
     " that has the network's VNI, as for machines of a cloud without L2 population.",
 )
 
+#: The extension's too.
+ORPHAN_TIME = cfg.FloatOpt(
+    "orphan_time",
+    default=600.0,
+    min=0.0,
+    help="Where the table in state_path was lost or damaged: seconds for which what is installed"
+    " is kept of networks that nobody has spoken for since, neither a server nor messages. Time"
+    " in which the server can't be asked doesn't count. Ten minutes are enough for an agent, or"
+    " whoever feeds the daemon, to come to all networks of a host; what is gone by then does"
+    " no harm meanwhile but for taking room. 0: it goes at once.",
+)
+
 L2POP_OPTS = [
     cfg.StrOpt(
         "backend",
@@ -110,6 +122,7 @@ L2POP_OPTS = [
     ),
     DRIFT_INTERVAL,
     KNOWN_VTEPS_ONLY,
+    ORPHAN_TIME,
 ]
 
 OPENVSWITCH_OPTS = [

@@ -292,6 +292,7 @@ class Parser:
             "update_fdb_entries": self._update,
             "attach_network": self._attach,
             "detach_network": self._detach,
+            "table_format": self._format,
         }
         self._changes: list[Change] = []
         self._refusals: list[Refusal] = []
@@ -378,6 +379,11 @@ class Parser:
 
     def _detach(self, message: dict[str, Any]) -> None:
         self._changes.append(Detach(_uuid(message.get("network_id"))))
+
+    def _format(self, message: dict[str, Any]) -> None:
+        """The first line of a table's file, which may be sent like any other file."""
+        if message.get("format") != 1:
+            raise _InvalidError(message.get("format"), "of this format nothing is known")
 
     def _networks(
         self, value: object, what: str = "fdb_entries"

@@ -110,21 +110,16 @@ class Orphans:
     def displaced(self, slot: Hashable, row: Hashable) -> Hashable | None:
         """The row whose place this one takes."""
         kept = self._slots.get(slot)
-        if kept is None or kept == row:
+        if kept == row or kept not in self._rows:
             return None
-        del self._slots[slot]
-        place = self._rows.pop(kept, None)
-        if place is not None and place in self._places:
-            self._places[place].rows.discard(kept)
+        self._forget(kept)
         return kept
 
     def missing(self, installed: Collection[Hashable]) -> list[Hashable]:
         """Those that are no longer there."""
         gone = [row for row in self._rows if row not in installed]
         for row in gone:
-            place = self._rows.pop(row)
-            if place is not None:
-                self._places[place].rows.discard(row)
+            self._forget(row)
         return gone
 
     def end(self) -> list[Hashable]:
@@ -133,6 +128,10 @@ class Orphans:
         for held in (self._places, self._rows, self._slots):
             held.clear()
         return gone
+
+    def _forget(self, row: Hashable) -> None:
+        if (place := self._rows.pop(row)) is not None:
+            self._places[place].rows.discard(row)
 
     def _release(self, place: Hashable) -> list[Hashable]:
         known = self._places.pop(place, None)

@@ -146,6 +146,11 @@ class Reconciler:
     # -- what is kept of before ----------------------------------------------------------------
 
     @property
+    def forgetful(self) -> bool:
+        """Whether the table may lack what is installed."""
+        return self._adopts or bool(self.orphans)
+
+    @property
     def kept(self) -> int:
         """Rows that are there only because nobody has spoken for their networks."""
         return sum(map(self.difference.held_only, self.orphans or ()))

@@ -205,9 +205,12 @@ def _summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
     refused: list[str] = []
     count = 0
     pending: str | None = None
+    unkept: str | None = None
     for outcome in outcomes:
         count += len(outcome.refusals)
         room = _MAX_LISTED - len(refused)
         refused += [str(refusal) for refusal in outcome.refusals[:room]]
         pending = outcome.pending or pending
-    return {"refused": refused, "refused_count": count, "pending": pending}
+        unkept = outcome.unkept or unkept
+    answer = {"refused": refused, "refused_count": count, "pending": pending}
+    return answer | ({"unkept": unkept} if unkept else {})

@@ -32,6 +32,7 @@ class Agent(Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         # Imported here: commands that only talk to an agent start in half the time without.
         from ovs_l2pop import config
+        from ovs_l2pop.agent.addresses import HostAddresses
         from ovs_l2pop.agent.control import ControlServer
         from ovs_l2pop.agent.service import Agent as Service
         from ovs_l2pop.agent.store import Store
@@ -57,7 +58,11 @@ class Agent(Command):
         gc.set_threshold(200_000, 50, 1000)
         # State and socket first: a second agent must fail before it touches the dataplane.
         store = Store(Path(options.state_path).absolute())
-        service = Service(options.local_ip, backend, store, options.drift_interval)
+        service = Service(
+            *(options.local_ip, backend, store, options.drift_interval),
+            orphan_time=options.orphan_time,
+            addresses=HostAddresses(),
+        )
         listener = _listener(conf, arguments, service)
         control = ControlServer(path, service)
         try:

@@ -176,7 +176,7 @@ class Oversized(NamedTuple):
 LinuxRow = Tunnel | Bridge | Flood | Unicast | Neighbour | Oversized
 
 
-def slot(row: object) -> Hashable:
+def slot(row: Hashable) -> Hashable:
     """What the kernel has room for one of."""
     match row:
         case Tunnel(name=name) | Bridge(name=name):
@@ -187,7 +187,7 @@ def slot(row: object) -> Hashable:
             return row.bridge, row.key
         case Flood():
             return row.tunnel, b""
-    return row  # type: ignore[return-value]
+    return row
 
 
 # linux/neighbour.h: NDA_DST, NDA_LLADDR; heads of attributes: length and type.

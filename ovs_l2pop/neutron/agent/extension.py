@@ -18,6 +18,7 @@ from neutron_lib.agent import l2_extension
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from ovs_l2pop.agent.addresses import HostAddresses
 from ovs_l2pop.agent.control import ControlServer
 from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
@@ -62,8 +63,11 @@ class L2popExtension(l2_extension.L2AgentExtension):
         # clean-up leaves them.
         self._bridge.set_agent_uuid_stamp(backend.pipeline.cookie)
         state_path = Path(conf.ovs_l2pop.state_path or Path(conf.state_path) / "ovs-l2pop")
-        drift_interval = conf.ovs_l2pop.drift_interval
-        self._agent = Agent(settings.local_ip, backend, Store(state_path), drift_interval)
+        self._agent = Agent(
+            *(settings.local_ip, backend, Store(state_path), conf.ovs_l2pop.drift_interval),
+            orphan_time=conf.ovs_l2pop.orphan_time,
+            addresses=HostAddresses(),
+        )
         self._control = ControlServer(state_path / "agent.sock", self._agent)
         self._agent.start().result()
         self._control.start()

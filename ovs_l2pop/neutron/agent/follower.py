@@ -77,8 +77,12 @@ class Follower:
         self._failure = ""
         #: Networks whose segment here is not the server's, which has been logged.
         self._astray: set[str] = set()
+        #: Networks in which the server knows no port of this host, and leaves to others.
+        self._left: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="ovs-l2pop-sync", daemon=True)
         agent.others_health = lambda: [self.health()]
+        agent.hearing.awaited = self._awaited
+        agent.out_of_reach = self._out_of_reach
 
     def start(self) -> None:
         """Take over what the table holds from before a restart, and begin to follow."""
@@ -201,7 +205,9 @@ class Follower:
         with self._lock:
             self._submit(self._look())
             digests = self._replica.digests()
-        while digests:
+        left: set[str] = set()
+        # Where nothing is used yet, whether the server is there says how long to wait for it.
+        while digests or self._agent.forgetful:
             asked_at = time.monotonic()
             answer = Answer.from_wire(self._call(digests, cursor))
             if self._answered is False:
@@ -220,8 +226,24 @@ class Follower:
                 future.result()
             if not self._attaches:
                 self._compare_segments(answer)
+                left.update(answer.gone)
             if cursor is None:
+                self._left = left
+                if not self._behind:
+                    self._agent.spoken(digests.keys() - left)
                 return
+
+    def _awaited(self, network_id: str, told: bool) -> bool:
+        """Whether the server is going to speak for a network, for all that others tell of it."""
+        if self._attaches:
+            return True
+        serves = self._answered is not False or self._answered_at > 0 or not told
+        return serves and network_id not in self._left
+
+    def _out_of_reach(self) -> bool:
+        """Whether a server that speaks for networks can't be asked."""
+        ours = self._attaches or self._answered is None or self._answered_at > 0
+        return ours and not self._answered
 
     def _compare_segments(self, answer: Answer) -> None:
         """Who attaches a network may have mistaken its segment: nothing would reach it."""
