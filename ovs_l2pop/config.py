@@ -11,6 +11,7 @@ from ovs_l2pop.backends.openvswitch.codec import LIBRARIES
 from ovs_l2pop.errors import ConfigError
 from ovs_l2pop.messages import MAX_SEGMENT_ID, vtep_problem
 from ovs_l2pop.paths import CONTROL_SOCKET, STATE_PATH
+from ovs_l2pop.table import Limits
 
 #: Names the default configuration files.
 PROJECT = "ovs-l2pop"
@@ -66,6 +67,35 @@ ORPHAN_TIME = cfg.FloatOpt(
     " whoever feeds the daemon, to come to all networks of a host; what is gone by then does"
     " no harm meanwhile but for taking room. 0: it goes at once.",
 )
+
+#: The extension's too: how much is taken in, whoever says it.
+LIMITS = [
+    cfg.IntOpt(
+        "max_vteps",
+        default=Limits().vteps,
+        min=1,
+        help="Remote VTEPs that are taken in, in all networks together; a tunnel may be made for"
+        " each. What is said of more is refused by name.",
+    ),
+    cfg.IntOpt(
+        "max_networks",
+        default=Limits().networks,
+        min=1,
+        help="Networks that are taken in, attached here or not.",
+    ),
+    cfg.IntOpt(
+        "max_entries",
+        default=Limits().entries,
+        min=1,
+        help="Entries that are taken in, in all networks together; each takes 1.3 kB.",
+    ),
+]
+
+
+def limits(options: Any) -> Limits:
+    """The options :data:`LIMITS` of a group."""
+    return Limits(options.max_vteps, options.max_networks, options.max_entries)
+
 
 L2POP_OPTS = [
     cfg.StrOpt(
@@ -123,6 +153,7 @@ L2POP_OPTS = [
     DRIFT_INTERVAL,
     KNOWN_VTEPS_ONLY,
     ORPHAN_TIME,
+    *LIMITS,
 ]
 
 OPENVSWITCH_OPTS = [

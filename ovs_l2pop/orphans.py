@@ -107,10 +107,13 @@ class Orphans:
         """Somebody who knows has spoken for the network in this place."""
         return [*self._release(scope.place), *self._release(scope.network)]
 
-    def displaced(self, slot: Hashable, row: Hashable) -> Hashable | None:
-        """The row whose place this one takes."""
+    def known(self, slot: Hashable, row: Hashable) -> Hashable | None:
+        """A row is wanted by what is known now: the kept one that it is, or whose place it takes.
+
+        What serves all stays, for it may be wanted by what is not known.
+        """
         kept = self._slots.get(slot)
-        if kept == row or kept not in self._rows:
+        if kept not in self._rows or (kept == row and self._rows[kept] is None):
             return None
         self._forget(kept)
         return kept

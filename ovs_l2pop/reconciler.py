@@ -201,7 +201,7 @@ class Reconciler:
                     fact = FloodFact(attachment, tuple(sorted(copies)))
         rows = () if fact is None else self._backend.render(fact)
         for row in rows:
-            if (gone := orphans.displaced(self._backend.slot(row), row)) is not None:
+            if (gone := orphans.known(self._backend.slot(row), row)) is not None:
                 self.difference.drop([gone])
         return rows
 

@@ -39,7 +39,7 @@ from ovs_l2pop.messages import (
 )
 from ovs_l2pop.orphans import Hearing
 from ovs_l2pop.reconciler import Drift, Reconciler
-from ovs_l2pop.table import ForwardingTable
+from ovs_l2pop.table import ForwardingTable, Limits
 
 LOG = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ class Agent:
     :param orphan_time: seconds for which rows are kept that the table knows nothing of, where it
         may not be whole; 0: they go at once.
     :param addresses: tells the addresses of this host.
+    :param limits: how much the table takes.
     """
 
     def __init__(
@@ -122,9 +123,10 @@ class Agent:
         *,
         orphan_time: float = 600.0,
         addresses: Callable[[], Collection[str]] = tuple,
+        limits: Limits | None = None,
     ) -> None:
         self.local_ip = local_ip
-        self.table = ForwardingTable(local_ip)
+        self.table = ForwardingTable(local_ip, limits)
         self.reconciler = Reconciler(self.table, backend)
         #: Called in the worker when networks have been attached or detached.
         self.networks_changed: Callable[[], None] = lambda: None
@@ -289,6 +291,7 @@ class Agent:
             for change in changes:
                 self._load_change(change, mine)
         self._store.loaded()
+        self.table.flaps.forget()
         if self._store.lost and self._orphan_time:
             self.reconciler.adopt()
         try:
@@ -297,16 +300,21 @@ class Agent:
             LOG.error("the table's file could not be written anew: %s", error)
 
     def _load_change(self, change: Change, mine: Parser) -> None:
-        message = to_message(change)
-        refusals = mine.parse(message)[1]
+        refusals = mine.parse(to_message(change))[1]
+        done = None if refusals else self._apply(change, refusals)
         if not refusals:
-            if isinstance(change, Attachment) and (reason := self._backend.refuse(change)):
-                refusals = [Refusal("attach_network", f"network {change.network_id}", reason)]
-            elif (refusal := self._apply(change)) is not None:
-                LOG.warning("on disk, and dropped: %s", refusal)
-        if refusals:
-            LOG.warning("kept on disk, refused now: %s", refusals[0])
-            self._parked.append(message)
+            return
+        LOG.warning("kept on disk, refused now: %s", refusals[0])
+        # A place that another network has is no other configuration's either.
+        if isinstance(change, Attachment) and not self._backend.refuse(change):
+            return
+        if isinstance(done, AddEntries) and isinstance(change, AddEntries):
+            taken = set(done.entries)
+            change = change._replace(
+                entries=[entry for entry in change.entries if entry not in taken],
+                flooding=change.flooding and not done.flooding,
+            )
+        self._parked.append(to_message(change))
 
     def _messages(self) -> Iterator[dict[str, object]]:
         """What the file is to hold."""
@@ -457,6 +465,8 @@ class Agent:
             changes = (one for job in batch for message in job.messages for one in message.changes)
             if any(isinstance(change, Attachment | Detach) for change in changes):
                 self.networks_changed()
+            for flap in self.table.flaps.news():
+                LOG.warning("two claim one address: %s", flap)
 
         self._guarded(take_in)
         with self._room:
@@ -472,22 +482,33 @@ class Agent:
     def _apply_all(self, message: _Message, outcome: Outcome) -> list[bytes]:
         """Take one message in; the lines to keep of it. What is refused is not kept: it must not
         come to life when the table or the configuration is another one."""
-        refusals = [self._apply(change) for change in message.changes]
-        outcome.refusals += [refusal for refusal in refusals if refusal is not None]
-        if message.line is not None and not any(refusals):
+        count = len(outcome.refusals)
+        taken: list[Change] = []
+        for change in message.changes:
+            if (done := self._apply(change, outcome.refusals)) is not None:
+                taken.append(done)
+        if message.line is not None and len(outcome.refusals) == count:
             return [message.line]
-        accepted = zip(message.changes, refusals, strict=True)
-        return [json.dumps(to_message(c)).encode() for c, refusal in accepted if refusal is None]
+        return [json.dumps(to_message(change)).encode() for change in taken]
 
-    def _apply(self, change: Change) -> Refusal | None:
+    def _apply(self, change: Change, refusals: list[Refusal]) -> Change | None:
+        """Apply what of a change can be; that."""
         if isinstance(change, Attachment) and (reason := self._backend.refuse(change)):
-            return Refusal("attach_network", f"network {change.network_id}", reason)
+            refusals.append(Refusal("attach_network", f"network {change.network_id}", reason))
+            return None
+        admitted, refused = self.table.admit(change)
+        refusals += refused
+        if admitted is None:
+            return None
         if self.reconciler.forgetful and self._thread.ident:  # no message of before speaks
             entries = isinstance(change, AddEntries | RemoveEntries)
             self.hearing.said(change.network_id, time.monotonic(), entries=entries)
             if isinstance(change, Detach):
                 self.reconciler.speak([change.network_id])
-        return self.table.apply(change)
+        if (refusal := self.table.apply(admitted)) is not None:
+            refusals.append(refusal)
+            return None
+        return admitted
 
     def _follow(self) -> list[Refusal]:
         """Bring the dataplane in line; what it refused."""

@@ -116,6 +116,7 @@ def _health(agent: Agent) -> View:
         _state("table on disk", agent.unkept or agent.forgetful, "kept"),
         _state("drift", None, _mended(agent)),
         *_orphans(agent),
+        *_flaps(agent),
         *agent.others_health(),
     ]
     return _view(_HEALTH_COLUMNS, [list(row) for row in rows])
@@ -134,6 +135,12 @@ def _orphans(agent: Agent) -> Iterable[Health]:
             f"{kept} rows of networks that nobody has spoken for are kept;"
             f" what nobody speaks for goes in {agent.orphans_left:.0f} s",
         )
+
+
+def _flaps(agent: Agent) -> Iterable[Health]:
+    """Addresses that two claim."""
+    if flaps := agent.table.flaps.current():
+        yield Health("moving addresses", "trouble", f"{len(flaps)}; the last: {flaps[-1]}")
 
 
 def _refused(agent: Agent) -> str | None:

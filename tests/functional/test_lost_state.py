@@ -175,7 +175,7 @@ def test_what_nobody_speaks_for_goes_later_and_is_told(world: World) -> None:
     agent = world.start()  # all is known to be known: nothing is kept
     assert kept(agent) == ""
     send(agent, *world.attach, *world.entries)
-    assert world.installed() == before or world.kind == "openvswitch"  # ports have new numbers
+    assert drift(agent) == []
 
 
 def test_a_place_that_another_network_gets_is_that_ones(world: World) -> None:

@@ -26,6 +26,7 @@ from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
 from ovs_l2pop.backends.openvswitch.datapath import DatapathTransport
 from ovs_l2pop.backends.openvswitch.ovsdb import Bridges
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
+from ovs_l2pop.config import limits
 from ovs_l2pop.errors import BackendError, ConfigError
 from ovs_l2pop.messages import MAX_SEGMENT_ID, Attachment, Segment
 from ovs_l2pop.neutron import protocol
@@ -67,6 +68,7 @@ class L2popExtension(l2_extension.L2AgentExtension):
             *(settings.local_ip, backend, Store(state_path), conf.ovs_l2pop.drift_interval),
             orphan_time=conf.ovs_l2pop.orphan_time,
             addresses=HostAddresses(),
+            limits=limits(conf.ovs_l2pop),
         )
         self._control = ControlServer(state_path / "agent.sock", self._agent)
         self._agent.start().result()
