@@ -263,15 +263,16 @@ class ForwardingTable:
 
     def _without_excess(self, change: AddEntries, refused: list[Refusal]) -> AddEntries:
         limits, vtep, where = self._limits, change.vtep, f"network {change.network_id}"
-        if vtep not in self._vteps and vtep not in self.own and len(self._vteps) >= limits.vteps:
+        known = len(self._vteps) - sum(own in self._vteps for own in self.own)
+        if vtep not in self._vteps and vtep not in self.own and known >= limits.vteps:
             reason = f"max_vteps ({limits.vteps}) others are known"
             refused.append(Refusal(f"add_fdb_entries of {where}", f"VTEP {vtep}", reason))
             return change._replace(entries=[], flooding=False)
         room = limits.entries - self._count
         if len(change.entries) <= room:
             return change
-        known = self._networks.get(change.network_id, _NOTHING).entries
-        new = [entry for entry in change.entries if entry not in known][room:]
+        there = self._networks.get(change.network_id, _NOTHING).entries
+        new = [entry for entry in change.entries if entry not in there][room:]
         if not new:
             return change
         reason = f"no room for these {len(new)}: max_entries ({limits.entries}) are known"

@@ -24,7 +24,7 @@ from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.watch import Watch
 from ovs_l2pop.backends import Backend
 from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError, brief
+from ovs_l2pop.errors import BackendError, ConfigError, brief
 from ovs_l2pop.messages import (
     AddEntries,
     Attachment,
@@ -130,6 +130,8 @@ class Agent:
         self.reconciler = Reconciler(self.table, backend)
         #: Called in the worker when networks have been attached or detached.
         self.networks_changed: Callable[[], None] = lambda: None
+        #: Called in the worker, about once a second.
+        self.housekeeping: Callable[[], None] = lambda: None
         #: How what belongs to the agent is; called in the worker.
         self.others_health: Callable[[], Iterable[Health]] = tuple
         self.watch = Watch(drift_interval)
@@ -398,6 +400,10 @@ class Agent:
         now = time.monotonic()
         if self._find_addresses():
             self._log(self._follow())
+        try:
+            self.housekeeping()
+        except ConfigError as error:
+            LOG.debug("%s", error)
         if now >= self._next_keeping and (self.unkept or not self._store.intact):
             self._keep([])
         if not self.reconciler.forgetful:

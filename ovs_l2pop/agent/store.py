@@ -121,7 +121,7 @@ class Store:
             more = f", and {self._damaged - 1} more" if self._damaged > 1 else ""
             self.lost = f"the table's file was damaged ({self._damage[0]}{more}){where}"
         if self.lost:
-            LOG.warning("the table may lack what is installed: %s", self.lost)
+            LOG.info("the table may lack what is installed: %s", self.lost)
             self.mark(self.lost)
 
     # -- while it is used --------------------------------------------------------------------

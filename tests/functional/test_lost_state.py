@@ -4,6 +4,7 @@ h1            h2
 vm1 ─ br-int  vm2     a network; a ping runs from vm1 to vm2. h1's agent is the one with bad luck.
 """
 
+import contextlib
 import json
 import shutil
 import signal
@@ -17,6 +18,7 @@ from feed_helpers import (
     Net,
     Site,
     drift,
+    lines,
     pairs_of,
     send,
     wait_healthy,
@@ -26,6 +28,7 @@ from linuxbridge_helpers import Kernel, announce, attach, plug
 from switch_helpers import Switch
 
 from ovs_l2pop.lab import AgentProcess, Host, Lab
+from ovs_l2pop.lab.place import run
 
 MAC1, MAC2 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 A, B = "10.200.0.11", "10.200.0.12"
@@ -57,11 +60,10 @@ class World:
             ]
             self.site.populate(NET, machines)
         ports = {two.vtep: [FLOODING, *pairs_of(machines[1])], A: [FLOODING], B: [FLOODING]}
+        many = [[f"fa:16:3f:00:00:{number:02x}", f"10.1.0.{number}"] for number in range(1, 99)]
         self.entries = [
             NET.add(ports),
-            OTHER.add(
-                {A: [FLOODING, *([f"fa:16:3f:00:00:{n:02x}", f"10.1.0.{n}"] for n in range(1, 99))]}
-            ),
+            OTHER.add({A: [FLOODING, *many]}),
         ]
         send(self.agent, *self.attach, *self.entries)
         self.machine = machines[0]
@@ -194,3 +196,210 @@ def test_a_place_that_another_network_gets_is_that_ones(world: World) -> None:
     wait_healthy(agent, 15)
     assert drift(agent) == []
     assert world.machine.ping("10.0.0.2").lost == 0
+
+
+# -- not kept --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(world: World) -> Iterator[Path]:
+    """The agent's state is on a disk of its own, of 256 KiB; what it knew is on it."""
+    place = world.host.directory / "disk"
+    place.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(place)])
+    try:
+        world.agent.stop()
+        shutil.copytree(world.state, place / "state")
+        world.start(state_path=place / "state")
+        yield place
+        world.agent.stop()
+        shutil.rmtree(world.state)
+        shutil.copytree(place / "state", world.state)
+        world.start(state_path=world.host.directory / "state")
+    finally:
+        run(["umount", "-l", str(place)])
+        place.rmdir()
+
+
+def filled(place: Path) -> Path:
+    """A file that takes all the room there is."""
+    ballast = place / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            continue
+    return ballast
+
+
+def machines(start: int, count: int) -> list[Message]:
+    numbers = range(start, start + count)
+    pairs = (
+        (f"fa:16:3e:01:{n >> 8:02x}:{n & 255:02x}", f"10.2.{n >> 8}.{n & 255}") for n in numbers
+    )
+    return [OTHER.add({A: [list(pair)]}) for pair in pairs]
+
+
+def told_unkept(agent: AgentProcess, messages: list[Message]) -> None:
+    done = agent.cli("send", input=lines(messages))
+    assert done.returncode == 1
+    assert "not kept on disk" in done.stderr
+    assert "kept, and written" not in done.stderr
+    assert health(agent)["table on disk"][0] == "trouble"
+
+
+def test_a_full_disk(world: World, small_disk: Path) -> None:
+    """It is told, tried again by the clock, and costs nothing that was on disk."""
+    known = world.entries_shown()
+    ballast = filled(small_disk)
+    told_unkept(world.agent, machines(0, 200))
+    ballast.unlink()
+    wait_healthy(world.agent, 15)
+    before = world.installed()
+    world.agent.kill()
+    agent = world.start(state_path=small_disk / "state")
+    assert world.entries_shown() == known + 200
+    assert world.installed() == before
+
+    # Freed only just before the end.
+    ballast = filled(small_disk)
+    told_unkept(agent, machines(200, 200))
+    ballast.unlink()
+    agent.stop()
+    agent = world.start(state_path=small_disk / "state")
+    assert world.entries_shown() == known + 400
+
+    # Never freed: what was on disk is there, and what is installed is kept.
+    ballast = filled(small_disk)
+    told_unkept(agent, machines(400, 100))
+    before = world.installed()
+    agent.stop()
+    agent = world.start(state_path=small_disk / "state")
+    assert world.entries_shown() == known + 400
+    assert world.installed() == before
+    assert kept(agent)
+    ballast.unlink()
+    send(agent, *world.attach, *machines(400, 100))
+    wait_healthy(agent, 15)
+    assert world.installed() == before
+    assert world.entries_shown() == known + 500
+    send(agent, *(m | {"method": "remove_fdb_entries"} for m in machines(0, 500)))
+
+
+def removed(world: World) -> None:
+    shutil.rmtree(world.state)
+
+
+def file_removed(world: World) -> None:
+    (world.state / "table.jsonl").unlink()
+
+
+def file_replaced(world: World) -> None:
+    shutil.copy(world.state / "table.jsonl", world.state / "other")
+    (world.state / "other").replace(world.state / "table.jsonl")
+
+
+def truncated(world: World) -> None:
+    (world.state / "table.jsonl").write_bytes(b"")
+
+
+def overwritten(world: World) -> None:
+    path = world.state / "table.jsonl"
+    with path.open("r+b") as file:
+        file.write(b"#" * path.stat().st_size)
+
+
+def moved_away(world: World) -> None:
+    world.state.rename(world.state.with_name("elsewhere"))
+    shutil.rmtree(world.state.with_name("elsewhere"))
+
+
+DAMAGES = [removed, file_removed, file_replaced, truncated, overwritten, moved_away]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("told", [True, False], ids=["told more", "idle"])
+def test_somebody_meddles_with_the_file(
+    world: World, damage: Callable[[World], None], told: bool
+) -> None:
+    """It is written anew: with the next message, by the clock, or at the end."""
+    before, entries = world.installed(), world.entries_shown()
+    file = world.state / "table.jsonl"
+    damage(world)
+    if told:
+        send(world.agent, *machines(0, 1))
+        send(world.agent, *(m | {"method": "remove_fdb_entries"} for m in machines(0, 1)))
+    else:
+        wait_until(lambda: file.exists() and OTHER.id in file.read_text(), "it is written anew")
+    second = world.host.start_agent(wait=False)
+    assert second.process.wait(20) == 1
+    assert "another agent" in second.log()
+    world.agent.kill()
+    agent = world.start()
+    assert world.entries_shown() == entries
+    assert world.installed() == before
+    assert kept(agent) == ""
+
+
+def test_a_directory_that_can_t_be_written_any_more(world: World) -> None:
+    before, entries = world.installed(), world.entries_shown()
+    run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(world.state)])
+    try:
+        told_unkept(world.agent, machines(0, 10))
+        wait_until(lambda: health(world.agent)["table on disk"][0] == "trouble", "it is told", 10)
+    finally:
+        run(["umount", "-l", str(world.state)])
+    wait_healthy(world.agent, 15)
+    world.agent.kill()
+    agent = world.start()
+    assert world.entries_shown() == entries + 10
+    send(agent, *(m | {"method": "remove_fdb_entries"} for m in machines(0, 10)))
+    assert world.installed() == before
+
+
+# -- damaged -----------------------------------------------------------------------------------
+
+
+def one_line_flipped(data: bytes) -> bytes:
+    at = data.index(MAC2.encode())
+    return data[:at] + b"\xff" + data[at + 1 :]
+
+
+def one_address_flipped(data: bytes) -> bytes:
+    return data.replace(MAC2.encode(), MAC2.encode()[:-1] + b"g", 1)
+
+
+def nul_tail(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes(4096)
+
+
+def newer_format(data: bytes) -> bytes:
+    return data.replace(b'"format":1', b'"format":2')
+
+
+def garbage(data: bytes) -> bytes:
+    return bytes(range(256)) * 100
+
+
+BREAKS = [one_line_flipped, one_address_flipped, nul_tail, newer_format, garbage]
+
+
+@pytest.mark.parametrize("damage", BREAKS, ids=lambda damage: damage.__name__)
+def test_a_damaged_file(world: World, damage: Callable[[bytes], bytes]) -> None:
+    """Moved aside and told; what it no longer says is kept until it is said again."""
+    before = world.installed()
+    path = world.state / "table.jsonl"
+    with world.machine.ping_forever("10.0.0.2") as running:
+        world.agent.stop()
+        damaged = damage(path.read_bytes())
+        path.write_bytes(damaged)
+        agent = world.start()
+        assert world.installed() == before
+        state, detail = health(agent)["table on disk"]
+        assert (state, "damaged" in detail) == ("trouble", True)
+        copy = max(world.state.glob("table.jsonl.damaged-*"))
+        assert copy.read_bytes() == damaged
+        assert copy.stat().st_mode & 0o777 == 0o600
+        send(agent, *world.attach, *world.entries)
+        wait_healthy(agent, 15)
+    assert running.stop().lost == 0
+    assert world.installed() == before
+    copy.unlink()

@@ -6,6 +6,7 @@ cloud has hosts, that reach each other.
 
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -24,7 +25,10 @@ CLOUDS = {
 }
 OURS_IN_LOGS = re.compile(r" (?:WARNING|ERROR|CRITICAL) .*ovs_l2pop")
 # What the tests here do to the switch and to the server.
-EXPECTED = re.compile("the dataplane can't be written, will try again|no sync with the server")
+EXPECTED = re.compile(
+    "the dataplane can't be written, will try again|no sync with the server"
+    "|rows of networks that nobody has spoken for are kept"
+)
 STEPS = 25
 TOPICS = {"stock": UPSTREAM_TOPIC, "ours": "q-agent-notifier-ovs_l2pop-update"}
 
@@ -185,6 +189,21 @@ def test_restart_of_an_agent_loses_nothing(
         cloud.wait_consistent()
     result = running.stop()
     assert (result.lost, result.duplicates) == (0, 0)
+
+
+def test_an_agent_that_lost_its_table_loses_nothing(
+    cloud: Cloud, instances: list[Instance]
+) -> None:
+    """A container without a volume: nothing is deleted before the server has spoken."""
+    one, two = instances[0], instances[-1]
+    with one.machine.ping_forever(two.ip) as running:
+        two.node.stop_agent(signal.SIGKILL)
+        shutil.rmtree(two.node.host.directory / "neutron" / "ovs-l2pop")
+        cloud.restart_agent(two.node)
+        cloud.wait_consistent()
+    result = running.stop()
+    assert (result.lost, result.duplicates) == (0, 0)
+    assert "rows of networks that nobody has spoken for are kept" in two.node.agent_log()
 
 
 def test_restart_of_openvswitch(cloud: Cloud, instances: list[Instance]) -> None:
