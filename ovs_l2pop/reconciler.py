@@ -168,7 +168,8 @@ class Reconciler:
         for network_id in new:
             if (attachment := self._table.attachment(network_id)) is not None:
                 gone += self.orphans.spoken(self._backend.scope(attachment))
-        return self._let_go(gone, new)
+        # With the last of them all is as it is known, of whomever.
+        return self._let_go(gone, new if self.orphans else self._table.network_ids())
 
     def end(self) -> list[Row]:
         """Nobody is going to speak for the rest; the rows that go for it."""
@@ -182,9 +183,11 @@ class Reconciler:
     def _let_go(self, rows: Collection[Row], network_ids: Iterable[str]) -> int:
         count = sum(map(self.difference.held_only, rows))
         self.difference.drop(rows)
-        keys = ((kind, network_id, "") for network_id in network_ids for kind in _AS_KNOWN)
-        self._render(keys)
+        self._render_as_known(network_ids)
         return count
+
+    def _render_as_known(self, network_ids: Iterable[str]) -> None:
+        self._render([(kind, network_id, "") for network_id in network_ids for kind in _AS_KNOWN])
 
     def _rendered(self, key: Key, fact: Fact | None, orphans: Orphans) -> tuple[Row, ...]:
         """The rows of a fact beside what is kept."""
@@ -222,8 +225,11 @@ class Reconciler:
 
     def _render(self, keys: Iterable[Key]) -> None:
         render, want, orphans = self._backend.render, self.difference.want, self.orphans
-        for key, fact in self._table.facts(keys):
-            if orphans:
-                want(key, self._rendered(key, fact, orphans))
-            else:
+        if not orphans:
+            for key, fact in self._table.facts(keys):
                 want(key, () if fact is None else render(fact))
+            return
+        for key, fact in self._table.facts(keys):
+            want(key, self._rendered(key, fact, orphans))
+        if not orphans:
+            self._render_as_known(self._table.network_ids())

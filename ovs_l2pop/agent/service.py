@@ -407,6 +407,7 @@ class Agent:
         if now >= self._next_keeping and (self.unkept or not self._store.intact):
             self._keep([])
         if not self.reconciler.forgetful:
+            self._remember()
             return
         attached = {attachment.network_id: attachment for attachment in self.table.attachments()}
         self._speak(self.hearing.settled(attached, now))

@@ -66,7 +66,8 @@ class Store:
         self._stale = False
         #: The last line lacks its end.
         self._torn = False
-        self._written_at = 0
+        #: :data:`INCOMPLETE` may be there.
+        self._marked = True
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _locked(directory)
@@ -218,10 +219,15 @@ class Store:
     def mark(self, reason: str | None) -> None:
         """Have the next start know that the file is not all there is; None: it is."""
         path = self._path.with_name(INCOMPLETE)
+        if reason is None and not self._marked:
+            return
         with contextlib.suppress(OSError):
             if reason is None:
                 path.unlink(missing_ok=True)
-            elif not path.exists():
+                self._marked = False
+                return
+            self._marked = True
+            if not path.exists():
                 # Its name alone takes no room on a full disk.
                 os.close(_open(path))
                 path.write_text(reason)

@@ -322,6 +322,11 @@ class LostTable(RuleBasedStateMachine):
             else:
                 assert row in rows
 
+    @invariant()
+    def with_the_last_of_them_all_is_as_known(self) -> None:
+        if not self.life.reconciler.forgetful:
+            assert self.life.backend.rows == self.life.wanted()
+
     def teardown(self) -> None:
         if hasattr(self, "life"):
             self.life.reconciler.end()

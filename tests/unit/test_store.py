@@ -201,3 +201,100 @@ def test_directory_in_the_files_place_is_moved_aside(directory: Path) -> None:
     store.append([b"1"])
     store.close()
     assert content(directory) == b"1\n"
+
+
+# -- damage ------------------------------------------------------------------------------------
+
+
+def damaged(directory: Path, data: bytes) -> Store:
+    """A store that was opened, read and told of this content."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / FILE_NAME).write_bytes(data)
+    store = Store(directory)
+    list(store.load())
+    store.loaded()
+    return store
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1\n" + bytes(4096),
+        HEAD + b'{"a":1}\n{"b":\n',
+        b"\xff\xfe\n" * 3,
+        HEAD.replace(b"1", b"2") + b"1\n",
+        b"1\n{",
+    ],
+)
+def test_a_damaged_file_is_kept_and_told(directory: Path, data: bytes) -> None:
+    store = damaged(directory, data)
+    assert store.lost
+    assert store.copy
+    store.rewrite([{"n": 1}])
+    store.append([b"2"])
+    assert store.copy.read_bytes() == data
+    assert mode(store.copy) == 0o600
+    store.close()
+    assert reopened(directory) == [{"n": 1}, 2]
+
+
+def test_a_line_without_end(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_LINE", 100)
+    directory.mkdir(parents=True)
+    (directory / FILE_NAME).write_bytes(b"1\n" + b"x" * 1000 + b"\n2\n" + b"y" * 1000)
+    store = Store(directory)
+    assert list(store.load()) == [1, 2]
+    store.close()
+
+
+def test_copies_are_few(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for number in range(9):
+        (directory / f"{FILE_NAME}.damaged-2020010{number}T000000Z").write_text("")
+    damaged(directory, b"{").close()
+    names = sorted(path.name for path in directory.glob(f"{FILE_NAME}.damaged-*"))
+    assert len(names) == 5
+    assert names[0].endswith("20200105T000000Z")
+
+
+@pytest.mark.parametrize(
+    ("data", "lost"), [(None, True), (b"", True), (HEAD, False), (b"1\n", False)]
+)
+def test_a_table_that_is_empty_is_not_one_that_is_gone(
+    directory: Path, data: bytes | None, lost: bool
+) -> None:
+    directory.mkdir(parents=True)
+    if data is not None:
+        (directory / FILE_NAME).write_bytes(data)
+    store = Store(directory)
+    list(store.load())
+    store.loaded()
+    assert bool(store.lost) is lost
+    store.close()
+
+
+def test_what_is_not_all_is_known_to_the_next(directory: Path) -> None:
+    store = damaged(directory, HEAD)
+    store.mark("the disk was full")
+    store.close()
+    store = damaged(directory, HEAD)
+    assert store.lost == "when the agent last ran: the disk was full"
+    store.mark(None)
+    store.close()
+    assert damaged(directory, HEAD).lost is None
+
+
+def test_an_old_lock_that_was_taken_away_lets_no_second_agent_in(directory: Path) -> None:
+    first = Store(directory)
+    (directory / "lock").unlink()
+    assert not first.intact
+    first.rewrite([])
+    assert first.intact
+    with pytest.raises(ConfigError, match="in use by another agent"):
+        Store(directory)
+    (directory / "lock").unlink()
+    second = Store(directory)
+    with pytest.raises(OSError, match="another agent uses"):
+        first.rewrite([])
+    first.close()
+    second.close()

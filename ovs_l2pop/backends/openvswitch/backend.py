@@ -100,14 +100,14 @@ class OpenvswitchBackend:
         self.pipeline = pipeline.load(resources.flows())
         self._codec = Codec(self.pipeline, settings.openflow_library)
         self._stamps = Stamps(self.pipeline, self._codec)
+        self._numbers = PortNumbers()
+        self._renderer = self._make_renderer()
         tables = self.pipeline.tables
         #: Tables by number: of what arrives by a tunnel, with the tunnel's type; and of floods.
         self._incoming = {
             self.pipeline.templates[f"{kind}_in"].table.id: kind for kind in MAX_SEGMENT_ID
         }
         self._floods = {table.id for name, table in tables.items() if name.startswith("FLOOD")}
-        self._numbers = PortNumbers()
-        self._renderer = self._make_renderer()
         self._self_checked = False
         self._patch = 0
         self._ovsdb: Ovsdb | None = None
