@@ -110,7 +110,7 @@ class FakeBackend:
         match row:
             case ("base", _):
                 return None
-            case ("FloodFact", Attachment() as attachment, vteps):
+            case ("FloodFact", Attachment() as attachment, tuple(vteps)):
                 return Found(row, self.scope(attachment), self.slot(row), vteps)
             case (_, Attachment() as attachment, *_):
                 return Found(row, self.scope(attachment), self.slot(row))
