@@ -134,9 +134,9 @@ class Store:
             return False
         try:
             there, lock = os.stat(self._path), os.stat(self._path.with_name("lock"))
+            return self._seen == _identity(there) and _same_file(lock, os.fstat(self._lock))
         except OSError:
             return False
-        return self._seen == _identity(there) and _same_file(lock, os.fstat(self._lock))
 
     def append(self, lines: Iterable[bytes]) -> None:
         """Keep these lines for good, and those that could not be kept before. Returns when they
@@ -236,6 +236,7 @@ class Store:
         for fd in (self._fd, self._lock):
             with contextlib.suppress(OSError):
                 os.close(fd)
+        self._fd = self._lock = -1
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """A host's side of the protocol, with an agent on a dataplane in memory and a server of our own."""
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,8 +51,8 @@ class Server:
 class Host:
     """An agent that follows a server; on one directory, one after the other."""
 
-    def __init__(self, directory: Path, server: Server) -> None:
-        self.backend = FakeBackend()
+    def __init__(self, directory: Path, server: Server, backend: FakeBackend | None = None) -> None:
+        self.backend = backend or FakeBackend()
         self.agent = Agent(OWN, self.backend, Store(directory))
         self.agent.start().result()
         self.follower = Follower(self.agent, server, interval=3600)
@@ -205,3 +206,31 @@ def test_worker_may_ask_for_a_sync_whoever_waits_for_it(host: Host) -> None:
     host.follower.use(ATTACHED)
     with host.follower._lock:
         host.agent.call(host.follower.soon).result(timeout=5)
+
+
+def test_a_lost_table_is_not_taken_for_the_truth_before_the_server_has_spoken(
+    tmp_path: Path, server: Server
+) -> None:
+    server.ports[NET] = [port("01", A), port("02", B)]
+    host = Host(tmp_path, server)
+    host.follower.use(ATTACHED)
+    host.follower.sync()
+    before = set(host.backend.rows)
+    host.stop()
+    shutil.rmtree(tmp_path)
+
+    server.down = True
+    server.ports[NET] = [port("01", A)]
+    again = Host(tmp_path, server, host.backend)
+    again.follower.use(ATTACHED)  # the agent's ports come before the server's answer
+    again.follower.sync()
+    assert again.agent.call(lambda: again.agent.hearing.settled({NET: None}, 1e9)).result() == []
+    assert {row for row in before if row[0] != "NetworkFact"} <= again.backend.rows  # type: ignore[index]
+    assert again.agent.call(again.agent.out_of_reach).result(), "so nothing goes by the clock"
+
+    server.down = False
+    again.follower.sync()
+    again.agent.call(lambda: None).result()
+    assert again.unicast() == {"fa:16:3e:00:00:01": A}
+    assert again.agent.forgetful is None
+    again.stop()

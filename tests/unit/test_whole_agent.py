@@ -169,13 +169,15 @@ class WholeAgent(RuleBasedStateMachine):
             self.backend.rows.discard(data.draw(st.sampled_from(rows)))
         self.backend.rows.add(("flow", "of", "nobody"))
 
-    @rule(clean=st.booleans())
-    def agent_restarts(self, clean: bool) -> None:
+    @rule(clean=st.booleans(), lost=st.booleans())
+    def agent_restarts(self, clean: bool, lost: bool) -> None:
         if clean:
             self.agent.stop()
         else:  # what SIGKILL leaves: the file as it is, and a dataplane half written
             self.agent.call(lambda: self.agent._store.close()).result()
             self.agent.stop()
+        if lost:  # a container without a volume
+            shutil.rmtree(self.directory)
         self.start()
 
     # -- what must hold ----------------------------------------------------------------------
@@ -185,6 +187,8 @@ class WholeAgent(RuleBasedStateMachine):
         self.server.down = self.backend.down = False
         self.backend.breaks_after = None
         assert self.follower.sync()
+        # What is left belongs to networks that are not here any more.
+        self.agent.call(self.agent._end_orphans).result()
         for _ in range(3):  # the first may find a connection that was lost
             try:
                 self.agent.call(self.agent.repair).result()
