@@ -141,9 +141,10 @@ class Kernel(NamedTuple):
                 "suppress": info.get("info_slave_data", {}).get("neigh_suppress"),
             }
             if kind in ("vxlan", "bridge"):
-                shown_filters = host.exec("tc", "filter", "show", "dev", name, "ingress")
-                # The numbers of actions are the kernel's.
-                filters += re.sub(r"index \d+ ref \d+ bind \d+", "", shown_filters).splitlines()
+                for way in ("ingress", "egress"):
+                    text = host.exec("tc", "filter", "show", "dev", name, way)
+                    # The numbers of actions and programs are the kernel's.
+                    filters += re.sub(r"(index \d+ ref \d+ bind|\bid) \d+", "", text).splitlines()
         learned = {"", "stale"}
         entries = [
             json.dumps(entry, sort_keys=True)

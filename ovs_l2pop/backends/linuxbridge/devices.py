@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ovs_l2pop.backends.linuxbridge import announcements, entries, links
+from ovs_l2pop.backends.linuxbridge import entries, horizon, links
 from ovs_l2pop.backends.linuxbridge.links import Link
 from ovs_l2pop.backends.linuxbridge.netlink import Failure, Message, Netlink
 from ovs_l2pop.backends.linuxbridge.rows import (
@@ -79,6 +79,13 @@ class Devices:
                 if bridge is not None:
                     yield from _oversized(link, [bridge, *inside[bridge.number]])
 
+    def of_network(self, row: Tunnel) -> Tunnel | None:
+        """What is there of a tunnel, if it serves the same network."""
+        link = self._find(row.name)
+        if link is None or link.vxlan is None or link.owner != row.network_id:
+            return None
+        return self._current(link, self._master(link))
+
     def oversized(self, row: Tunnel) -> Iterator[Oversized]:
         """Ports beside a tunnel that take larger packets than it does."""
         link, bridge = self._find(row.name), self._find(row.bridge)
@@ -102,7 +109,7 @@ class Devices:
         if link is None:
             self._make(row)
             return
-        bridge = links.by_index(self._netlink, link.master) if link.master else None
+        bridge = self._master(link)
         # In the bridge that we made for the network it is ours, and its alias was taken away.
         left = bridge is not None and bridge.owner == row.network_id
         if link.vxlan is None or (link.owner is None and not left):
@@ -110,8 +117,7 @@ class Devices:
                 f"there is a device {row.name} of somebody else's;"
                 f" to hand it over: ip link set dev {row.name} alias {ALIAS}"
             )
-        device = links.by_index(self._netlink, link.vxlan.device) if link.vxlan.device else None
-        current = self._row(link, bridge, device.name if device else "")
+        current = self._current(link, bridge)
         try:
             if _replaces(current, row) or not self._change(link, current, row):
                 LOG.debug("replacing %s: not all of its settings can be changed in place", row.name)
@@ -262,16 +268,19 @@ class Devices:
         self._place(index, bridge, row, exchange, _halves(kept, index, row))
 
     def _respond(self, index: int, bridge: int, responder: str) -> None:
-        answers, forwards = responder != "off", responder == "on"
-        if forwards:
-            self._write(announcements.forward(index, bridge), ignore={errno.EEXIST})
+        failure = None
+        if responder == "on":
+            failure = horizon.forward(self._netlink, index, bridge)
         else:
             self._mute(index, bridge)
         # Last: until announcements can go round, none may be kept back.
+        answers = responder != "off" and failure is None
         self._write([links.suppress(index, on=answers)])
+        if failure is not None:
+            raise RefusedError(f"no way for announcements, so no responder: {failure}")
 
     def _mute(self, index: int, bridge: int) -> None:
-        self._netlink.write(announcements.stop(self._netlink, index, bridge))
+        horizon.stop(self._netlink, index, bridge)
 
     def _bridge(self, row: Tunnel, master: int = 0) -> Link:
         """The bridge that a tunnel belongs in, made if it is the network's own.
@@ -334,6 +343,14 @@ class Devices:
 
     # -- small things ------------------------------------------------------------------------
 
+    def _current(self, link: Link, bridge: Link | None) -> Tunnel:
+        assert link.vxlan is not None
+        device = links.by_index(self._netlink, link.vxlan.device) if link.vxlan.device else None
+        return self._row(link, bridge, device.name if device else "")
+
+    def _master(self, link: Link) -> Link | None:
+        return links.by_index(self._netlink, link.master) if link.master else None
+
     def _row(self, link: Link, bridge: Link | None, device: str) -> Tunnel:
         assert link.vxlan is not None
         vxlan = link.vxlan
@@ -359,9 +376,9 @@ class Devices:
     def _responder(self, link: Link, bridge: Link | None) -> str:
         if bridge is None:
             return "off"
-        forwarded = announcements.forwarded(self._netlink, link.number, bridge.number)
+        forwarded = horizon.forwarded(self._netlink, link.number, bridge.number)
         states = {(True, True): "on", (True, False): "answers", (False, False): "off"}
-        return states.get((link.suppress, bool(forwarded)), "")
+        return "" if forwarded is None else states.get((link.suppress, forwarded), "")
 
     def _create(self, message: Message, name: str, network_id: str) -> Link:
         self._write([message])
@@ -386,10 +403,9 @@ class Devices:
             raise RefusedError(f"there is no device {name}")
         return link.number
 
-    def _write(self, messages: Iterable[Message], ignore: Collection[int] = ()) -> None:
+    def _write(self, messages: Iterable[Message]) -> None:
         for failure in self._netlink.write(messages):
-            if failure.code not in ignore:
-                raise RefusedError(_reason(failure))
+            raise RefusedError(_reason(failure))
 
 
 def _replaces(current: Tunnel, row: Tunnel) -> bool:

@@ -31,8 +31,9 @@ _ADDRESS, _NAME, _MTU, _MASTER, _LINKINFO, _ALIAS, _GROUP, _EXT_MASK = 1, 3, 4, 
 _SKIP_STATISTICS = 1 << 3
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _BRIDGE_FORWARD_DELAY, _BRIDGE_STP, _BRIDGE_SNOOPING = 1, 5, 23
-# IFLA_BRPORT_…: LEARNING, UNICAST_FLOOD, MCAST_FLOOD, BCAST_FLOOD; NEIGH_SUPPRESS, ISOLATED
-_PORT_ON, _PORT_SUPPRESS, _PORT_ISOLATED = (8, 9, 27, 30), 32, 33
+# IFLA_BRPORT_…: LEARNING, UNICAST_FLOOD, MCAST_FLOOD, BCAST_FLOOD;
+# MODE (hairpin), PROXYARP, PROXYARP_WIFI, ISOLATED; NEIGH_SUPPRESS
+_PORT_ON, _PORT_OFF, _PORT_SUPPRESS = (8, 9, 27, 30), (4, 10, 12, 33), 32
 _VNI, _REMOTE, _DEVICE, _LOCAL, _TTL, _TOS, _LEARNING = 1, 2, 3, 4, 5, 6, 7  # IFLA_VXLAN_…
 _PROXY, _PORT, _REMOTE6, _LOCAL6, _ZERO_CHECKSUM6_RX = 11, 15, 16, 17, 20
 
@@ -71,7 +72,8 @@ class Link(NamedTuple):
     alias: str
     group: int
     suppress: bool  #: as a bridge's port: ARP and ND are answered for what is behind it
-    #: As a bridge's port: as open as a new one is. It is flooded to, learned from, not isolated.
+    #: As a bridge's port: as open as a new one is. It is flooded to, learned from, not isolated;
+    #: and nothing goes back by it, neither what came in nor an answer of the bridge's to it.
     open: bool
     vxlan: Vxlan | None
 
@@ -195,7 +197,8 @@ def suppress(index: int, on: bool) -> Message:
 
 def open_up(index: int) -> Message:
     """Have a bridge's port as a new one is."""
-    return _change_port(index, *(u8(kind, 1) for kind in _PORT_ON), u8(_PORT_ISOLATED, 0))
+    flags = {**dict.fromkeys(_PORT_ON, 1), **dict.fromkeys(_PORT_OFF, 0)}
+    return _change_port(index, *(u8(kind, value) for kind, value in flags.items()))
 
 
 def delete(index: int) -> Message:
@@ -254,7 +257,8 @@ def _link(body: bytes) -> Link:
         alias=string(found.get(_ALIAS, b"")),
         group=_number(found, _GROUP),
         suppress=bool(_number(port, _PORT_SUPPRESS)),
-        open=not _number(port, _PORT_ISOLATED) and all(any(port.get(n, b"\1")) for n in _PORT_ON),
+        open=not any(_number(port, kind) for kind in _PORT_OFF)
+        and all(any(port.get(kind, b"\1")) for kind in _PORT_ON),
         vxlan=_vxlan(attributes(data)) if data else None,
     )
 

@@ -1,7 +1,8 @@
 """What this kernel can do for us: tried once, in a network namespace of its own.
 
 Nothing of the host is touched, and nobody who watches it sees anything. Where such a namespace may
-not be made, everything is taken to be there; what is not will be refused when it is written.
+not be made, everything but eBPF is taken to be there; what is not will be refused when it is
+written.
 """
 
 import ctypes
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import NamedTuple
 
-from ovs_l2pop.backends.linuxbridge import announcements, entries, links
+from ovs_l2pop.backends.linuxbridge import entries, horizon, links
 from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink
 from ovs_l2pop.backends.linuxbridge.rows import (
     Flood,
@@ -36,7 +37,7 @@ class Missing(NamedTuple):
     unicast: str = ""  #: a table in the vxlan device, with several VTEPs for BUM traffic
     multicast: str = ""  #: a multicast group in the vxlan device
     responder: str = ""  #: a bridge that answers ARP and ND, and marked neighbours
-    announcements: str = ""  #: filters that let announcements through
+    announcements: str = ""  #: programs and filters that let announcements through, and the horizon
 
 
 def missing() -> Missing:
@@ -51,15 +52,16 @@ def missing() -> Missing:
 def _in_namespace() -> Missing:
     # os.unshare() comes with Python 3.12.
     libc = ctypes.CDLL(None, use_errno=True)
+    unknown = Missing(announcements=horizon.missing())  # which takes no namespace
     if libc.unshare(_CLONE_NEWNET):
         LOG.debug("no namespace to probe the kernel in: %s", os.strerror(ctypes.get_errno()))
-        return Missing()
+        return unknown
     try:
         with closing(Netlink()) as netlink:
             return Probe(netlink).missing()
     except BackendError as error:
         LOG.debug("the kernel could not be probed: %s", error)
-        return Missing()
+        return unknown
     # With the thread ends the namespace, and all that is in it.
 
 
@@ -105,10 +107,7 @@ class Probe:
                 "groups of vxlan devices", links.new_tunnel(grouped, _GROUPED, self._index("lo"))
             ),
             responder=self._responder(tunnel, bridge),
-            announcements=self._all(
-                "traffic control with clsact, bpf and mirred",
-                announcements.forward(tunnel, bridge),
-            ),
+            announcements=self._announcements(tunnel, bridge),
         )
 
     def _forwarding(self, tunnel: int) -> str:
@@ -134,6 +133,13 @@ class Probe:
             return missing or suppression
         there = entries.neighbours(self._netlink, {bridge: (_TUNNEL, _BRIDGE)})
         return missing or ("" if there == {row} else "protocols of neighbours")
+
+    def _announcements(self, tunnel: int, bridge: int) -> str:
+        if missing := horizon.missing():
+            return missing
+        failure = horizon.forward(self._netlink, tunnel, bridge)
+        through = horizon.forwarded(self._netlink, tunnel, bridge)
+        return "" if through else f"traffic control with clsact, bpf and mirred ({failure})"
 
     def _all(self, what: str, messages: Iterable[Message]) -> str:
         return next(filter(None, (self._lacks(what, message) for message in messages)), "")

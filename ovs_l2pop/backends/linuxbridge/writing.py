@@ -146,6 +146,9 @@ class Write:
         except RefusedError as error:
             self.refused[row] = str(error)
             self._failed.add(row.name)
+            # What is there of it serves the network: it must not be taken for something left over.
+            if (found := self._devices.of_network(row)) is not None:
+                self.refused[found] = "kept, though it is not as it should be"
             return
         self.found = self.found or row.name in self._failed
         self._failed.discard(row.name)
