@@ -202,6 +202,15 @@ class Agent:
         """Why the dataplane can't be written at the moment, or None."""
         return self._trouble
 
+    def noteworthy(self) -> list[tuple[str, str]]:
+        """(what, text) of what the dataplane has to tell."""
+        if self._trouble is not None:
+            return []
+        try:
+            return list(self._backend.health())
+        except BackendError:
+            return []  # the next look finds out
+
     def drift(self) -> Drift:
         """Wanted against installed, read back now.
 

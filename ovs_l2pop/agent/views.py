@@ -115,6 +115,7 @@ def _health(agent: Agent) -> View:
         _state("refused rows", _refused(agent), "none"),
         _state("table on disk", agent.unkept, "kept"),
         _state("drift", None, _mended(agent)),
+        *(Health(what, "ok", text) for what, text in agent.noteworthy()),
         *agent.others_health(),
     ]
     return _view(_HEALTH_COLUMNS, [list(row) for row in rows])

@@ -57,6 +57,9 @@ class Backend(Protocol):
             poll, as far as the dataplane tells of it. It need not tell of everything.
         """
 
+    def health(self) -> Iterable[tuple[str, str]]:
+        """(what, text) of what is worth telling while connected, and none of the rest."""
+
     def refuse(self, attachment: Attachment) -> str | None:
         """Why this backend can't have such a network, or None."""
 

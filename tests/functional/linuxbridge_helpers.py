@@ -100,11 +100,14 @@ def fdb(host: Host, device: str) -> list[dict[str, Any]]:
 
 
 def unicast(host: Host, device: str) -> dict[str, str]:
-    """The permanent entries of a tunnel's own table but those for BUM traffic: MAC → VTEP."""
+    """The permanent entries of a tunnel's own table but those for BUM traffic: MAC → VTEP. Those
+    that say of a MAC that it is at this host are left out."""
     return {
         entry["mac"]: entry["dst"]
         for entry in fdb(host, device)
-        if "dst" in entry and entry["state"] == "permanent" and entry["mac"] != FLOODING[0]
+        if entry.get("dst", "::") not in ("::", "0.0.0.0")
+        and entry["state"] == "permanent"
+        and entry["mac"] != FLOODING[0]
     }
 
 

@@ -214,8 +214,11 @@ def test_entries(agent: AgentProcess, host: Host) -> None:
         "fd00::1": MAC1,
     }
     # The bridge answers only for what it knows to be behind the tunnel.
-    bridged = {e["mac"] for e in fdb(host, "vxlan-77") if "extern_learn" in e["flags"]}
+    bridged = {e["mac"] for e in fdb(host, "vxlan-77") if "sticky" in e["flags"]}
     assert {MAC1, MAC2, MAC3} == bridged
+    # A machine of this host is nowhere else.
+    here = [e["mac"] for e in fdb(host, "vxlan-77") if e.get("dst") == "0.0.0.0"]
+    assert here == ["fa:16:3e:00:00:09"]
     assert drift(agent) == []
     send(agent, NET.remove({A: [[MAC1, "10.0.0.1"], [MAC1, "fd00::1"], FLOODING]}))
     assert unicast(host, "vxlan-77") == {MAC2: A, MAC3: B}

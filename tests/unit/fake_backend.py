@@ -47,6 +47,9 @@ class FakeBackend:
         disturbed, self.disturbed = self.disturbed, False
         return disturbed
 
+    def health(self) -> Iterable[tuple[str, str]]:
+        return ()
+
     def refuse(self, attachment: Attachment) -> str | None:
         return self.refused_attachment
 

@@ -10,6 +10,7 @@ from typing import Any
 from ovs_l2pop.backends import Batch, RenumberedError, RowText
 from ovs_l2pop.backends.linuxbridge import entries, links, probe, underlay
 from ovs_l2pop.backends.linuxbridge.devices import Devices
+from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.backends.linuxbridge.links import Link
 from ovs_l2pop.backends.linuxbridge.netlink import Netlink
 from ovs_l2pop.backends.linuxbridge.news import News
@@ -19,7 +20,10 @@ from ovs_l2pop.backends.linuxbridge.render import Plan, Renderer
 from ovs_l2pop.backends.linuxbridge.rows import (
     Bridge,
     BridgeNames,
+    Closed,
     Flood,
+    Guard,
+    Member,
     Neighbour,
     Oversized,
     Tunnel,
@@ -66,6 +70,7 @@ class LinuxBridgeBackend:
         self._claim: socket.socket | None = None
         self._netlink: Netlink | None = None
         self._news: News | None = None
+        self._filter: Filter | None = None
         self._underlay: Underlay | None = None
         self._plan: Plan | None = None
         self._renderer: Renderer | None = None
@@ -91,12 +96,18 @@ class LinuxBridgeBackend:
         self._claim_host()
         self._disconnect()
         self._netlink = netlink = Netlink()
-        self._news = News()
         if self._missing is None:
             self._missing = self._probe()
+        unfiltered = self._missing.guard
+        try:
+            self._filter = None if unfiltered else Filter()
+        except BackendError as error:
+            unfiltered = str(error)
+        self._news = News(filtered=self._filter is not None)
         if self._settings.local_ip is None:  # for who only takes away
             return
         self._underlay = underlay.find(netlink, self._settings.local_ip)
+        self._missing = self._missing._replace(guard=unfiltered)
         plan = self._make_plan(self._settings.local_ip, self._underlay, self._missing)
         if plan != self._plan:
             LOG.info(
@@ -141,7 +152,7 @@ class LinuxBridgeBackend:
         return None
 
     def base(self) -> tuple[Row, ...]:
-        return ()
+        return (Guard(self._plan.port),) if self._plan and self._plan.guarded else ()
 
     def unused(self) -> frozenset[str]:
         assert self._renderer is not None
@@ -156,12 +167,15 @@ class LinuxBridgeBackend:
         known = links.listed(netlink)
         found: set[Row] = set(Devices(netlink).rows(known))
         found |= self._entries(netlink, known)
+        if self._filter is not None:
+            found |= self._filter.rows()
         return found
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         netlink, there = self._open(), self._underlay
         limit = f"{there.leaves_by} takes {there.mtu}, outer headers " if there else ""
-        write = Write(netlink, self._plan, f"{limit}{self._settings.overhead}", self._failed)
+        limit += str(self._settings.overhead)
+        write = Write(netlink, self._plan, limit, self._failed, self._filter)
         assert self._news is not None
         with self._news.ignored():
             for batch in batches:
@@ -171,6 +185,11 @@ class LinuxBridgeBackend:
         if write.found:
             raise RenumberedError  # has what was refused written as well
         return write.refused
+
+    def health(self) -> Iterable[tuple[str, str]]:
+        if self._filter is not None and (count := self._filter.dropped()):
+            text = f"{count} packets of VTEPs that are none of the network's were dropped"
+            yield "strangers", text
 
     def describe(self, row: Row) -> RowText:
         match row:
@@ -191,13 +210,23 @@ class LinuxBridgeBackend:
                 )
             case Unicast():
                 known = ", known to the bridge" if row.bridged else ""
-                return RowText("unicast", row.tunnel, row.mac, f"to {row.vtep or 'nobody'}{known}")
+                to = "here, in no tunnel" if row.here else f"to {row.vtep or 'nobody'}"
+                odd = f" ({row.odd})" if row.odd else ""
+                return RowText("unicast", row.tunnel, row.mac, f"{to}{known}{odd}")
             case Neighbour():
-                return RowText("neighbour", row.bridge, row.ip, row.mac)
+                odd = f" ({row.odd})" if row.odd else ""
+                return RowText("neighbour", row.bridge, row.ip, f"{row.mac}{odd}")
             case Oversized():
                 return RowText("mtu", row.port, f"MTU {row.mtu}", f"{row.tunnel} takes {row.fits}")
             case Bridge():
                 return RowText("bridge", row.name, "empty", "")
+            case Guard():
+                does = "drops and counts packets of strangers"
+                return RowText("filter", "nftables", f"UDP port {row.port}", does)
+            case Member():
+                return RowText("member", f"VNI {row.vni}", row.vtep, "may send into the network")
+            case Closed():
+                return RowText("closed", f"VNI {row.vni}", "any other VTEP", "is a stranger")
         raise TypeError(f"no row of this backend: {row!r}")
 
     # -- connecting --------------------------------------------------------------------------
@@ -218,10 +247,10 @@ class LinuxBridgeBackend:
         self._claim = claim
 
     def _disconnect(self) -> None:
-        for used in (self._netlink, self._news):
+        for used in (self._netlink, self._news, self._filter):
             if used is not None:
                 used.close()
-        self._netlink = self._news = None
+        self._netlink = self._news = self._filter = None
 
     def _open(self) -> Netlink:
         if self._netlink is None:
@@ -260,7 +289,16 @@ class LinuxBridgeBackend:
             multicast=multicast,
             responder=responder,
             nd=mtu >= _MIN_IPV6_MTU and _IPV6.is_dir(),
+            guarded=self._guards(multicast, missing),
         )
+
+    def _guards(self, multicast: bool, missing: Missing) -> bool:
+        """Whether strangers are kept out. Who listens to a group may send to it."""
+        if not self._settings.known_vteps_only or multicast:
+            return False
+        if missing.guard:
+            LOG.warning("any VTEP may send into a network: this kernel lacks %s", missing.guard)
+        return not missing.guard
 
     def _multicast(self, missing: Missing) -> bool:
         """The mode; an error where the kernel can do neither."""

@@ -221,7 +221,7 @@ class Devices:
             if link.master:
                 self._mute(index, link.master)
             kept = entries.forwarding(self._netlink, {index: link.name})
-            self._place(index, bridge, row, bridged=_halves(kept, index, row))
+            self._place(index, bridge, row, bridged=_halves(kept, index))
         else:
             if current.responder != row.responder:
                 self._respond(index, bridge.number, row.responder)
@@ -252,14 +252,14 @@ class Devices:
         for entry in kept:
             if not isinstance(entry, Unicast):
                 # A group is the device's own affair.
-                hosts = (vtep for vtep in entry.to if not entries.is_group(vtep))
+                hosts = (to for to in entry.to if not entries.is_group(to.split()[0]))
                 filling += (entries.add_flood(vtep, index) for vtep in hosts)
             elif entry.addresses != entry.key:
                 plain = entry._replace(bridged=False)
                 filling.append(entries.add_unicast(plain, index, replace=True))
         self._netlink.write(filling)  # what is missing of them is found when they are read back
         exchange = [*(gone if both else []), links.rename(index, row.name)]
-        self._place(index, bridge, row, exchange, _halves(kept, index, row))
+        self._place(index, bridge, row, exchange, _halves(kept, index))
 
     def _respond(self, index: int, bridge: int, responder: str) -> None:
         answers, forwards = responder != "off", responder == "on"
@@ -406,11 +406,10 @@ def _serves_another(current: Tunnel, row: Tunnel) -> bool:
     return bool(current.network_id) and current.network_id != row.network_id
 
 
-def _halves(kept: Iterable[Flood | Unicast], index: int, row: Tunnel) -> list[Message]:
+def _halves(kept: Iterable[Flood | Unicast], index: int) -> list[Message]:
     """A tunnel's entries in the table of the bridge that it comes to."""
-    if row.responder == "off":
-        return []
-    return [entries.add_bridged(entry, index) for entry in kept if isinstance(entry, Unicast)]
+    there = (entry for entry in kept if isinstance(entry, Unicast) and not entry.here)
+    return [message for entry in there for message in entries.add_bridged(entry, index)]
 
 
 def _reason(failure: Failure) -> str:

@@ -13,9 +13,14 @@ from contextlib import closing
 from typing import NamedTuple
 
 from ovs_l2pop.backends.linuxbridge import announcements, entries, links
+from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink
 from ovs_l2pop.backends.linuxbridge.rows import (
+    Closed,
     Flood,
+    Guard,
+    GuardRow,
+    Member,
     Neighbour,
     Tunnel,
     Unicast,
@@ -37,6 +42,7 @@ class Missing(NamedTuple):
     multicast: str = ""  #: a multicast group in the vxlan device
     responder: str = ""  #: a bridge that answers ARP and ND, and marked neighbours
     announcements: str = ""  #: filters that let announcements through
+    guard: str = ""  #: packet filters, which keep strangers out
 
 
 def missing() -> Missing:
@@ -61,6 +67,19 @@ def _in_namespace() -> Missing:
         LOG.debug("the kernel could not be probed: %s", error)
         return Missing()
     # With the thread ends the namespace, and all that is in it.
+
+
+def _guard() -> str:
+    """What is missing for packet filters."""
+    rows: set[GuardRow] = {Guard(4789), Closed(1), Member(1, _VTEPS[0]), Member(1, "2001:db8::1")}
+    try:
+        with closing(Filter()) as strangers:
+            refused = strangers.write(rows, ())
+            if refused or strangers.rows() != rows:
+                return next(iter(refused.values()), "nftables that list what was written")
+    except BackendError as error:
+        return str(error)
+    return ""
 
 
 _BRIDGE, _TUNNEL, _GROUPED = "br-probe", "vxlan-1", "vxlan-2"
@@ -109,18 +128,20 @@ class Probe:
                 "traffic control with clsact, bpf and mirred",
                 announcements.forward(tunnel, bridge),
             ),
+            guard=_guard(),
         )
 
     def _forwarding(self, tunnel: int) -> str:
         row = Unicast(_TUNNEL, _MAC + address_attribute(_VTEPS[0]), True)
         missing = self._all(
             "several flooding entries", (entries.add_flood(vtep, tunnel) for vtep in _VTEPS)
-        ) or self._lacks(
-            "forwarding entries of vxlan devices", entries.add_unicast(row, tunnel, replace=True)
+        ) or self._all(
+            "forwarding entries of vxlan devices",
+            (entries.add_unicast(row, tunnel, replace=True), entries.hold(row, tunnel)),
         )
         there = entries.forwarding(self._netlink, {tunnel: _TUNNEL})
         marked = there == {Flood(_TUNNEL, _VTEPS), row}
-        return missing or ("" if marked else "marks of forwarding entries (extern_learn)")
+        return missing or ("" if marked else "marks of forwarding entries (extern_learn, sticky)")
 
     def _responder(self, tunnel: int, bridge: int) -> str:
         row = Neighbour(_TUNNEL, _BRIDGE, address_attribute("192.0.2.3") + _MAC)

@@ -161,6 +161,9 @@ class OpenvswitchBackend:
             disturbed = self._read_ports() != self._ports or disturbed
         return disturbed
 
+    def health(self) -> Iterable[tuple[str, str]]:
+        return ()
+
     def refuse(self, attachment: Attachment) -> str | None:
         network_type = attachment.segment.network_type
         if network_type not in self._settings.tunnel_types:
