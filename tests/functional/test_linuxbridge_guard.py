@@ -16,9 +16,21 @@ from signal import SIGTERM
 import pytest
 from feed_helpers import FLOODING, Net, Site, drift, send, wait_until
 from frame_helpers import BROADCAST, plain
-from linuxbridge_helpers import Monitor, attach, bridge_of, fdb, plug, restart, tunnel_of, unicast
+from linuxbridge_helpers import (
+    Monitor,
+    attach,
+    bridge_of,
+    fdb,
+    flooding,
+    plug,
+    restart,
+    tunnel_of,
+    unicast,
+)
+from switch_helpers import copies
 
 from ovs_l2pop.agent.client import ask
+from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.backends.linuxbridge.netlink import (
     NETFILTER,
@@ -28,9 +40,13 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     nested,
     text,
 )
+from ovs_l2pop.backends.linuxbridge.options import Settings
 from ovs_l2pop.backends.linuxbridge.rows import Closed, Guard, Member
 from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine, namespaces
 from ovs_l2pop.lab.capture import Capture
+from ovs_l2pop.messages import Parser
+from ovs_l2pop.reconciler import Reconciler
+from ovs_l2pop.table import ForwardingTable
 
 MAC1, MAC2, SLY = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02", "fa:16:3e:00:00:66"
 QUIET = "fa:16:3e:00:00:77"
@@ -266,6 +282,38 @@ def test_a_damaged_filter_is_mended(site: Site, name: str) -> None:
     assert drift(agent) == []
 
 
+def test_no_copy_comes_back_by_an_address_of_this_host(make_lab: Callable[..., Lab]) -> None:
+    """Whichever of its addresses somebody announced: neither copies nor a tunnel to itself."""
+    one, two = make_lab(2, linuxbridge=[1, 2]).hosts
+    other = "10.200.0.77"
+    one.exec("ip", "address", "add", f"{other}/24", "dev", "phy0")
+    settings = Settings(one.vtep, ("vxlan",), True, True, 4789, 0, 0, ())
+    table, backend = ForwardingTable(one.vtep), LinuxBridgeBackend(settings)
+    reconciler = Reconciler(table, backend)
+    try:
+        told = NET.add({two.vtep: [FLOODING], other: [FLOODING, [MAC2, "10.0.0.2"]]})
+        for message in (attach(NET), told):
+            for change in Parser(one.vtep).parse(message)[0]:
+                table.apply(change)
+        namespaces.call(one.namespace, reconciler.resync)
+        assert flooding(one, TUNNEL) == [two.vtep, other]
+        table.set_own([other])
+        namespaces.call(one.namespace, reconciler.follow)
+        assert (flooding(one, TUNNEL), unicast(one, TUNNEL)) == ([two.vtep], {})
+        vm1, vm2 = (plug(one, f"vm{n}", mac, NET) for n, mac in ((1, MAC1), (2, MAC2)))
+        with vm2.capture() as got, one.capture(direction="out") as sent:
+            vm1.send(plain(BROADCAST, MAC1, "to all"))
+            vm1.send(plain(BROADCAST, MAC1, "the end"))
+            got.wait_for(lambda data: b"the end" in data)
+            sent.wait_for(lambda data: b"the end" in data)
+        assert len([data for data in got.data if b"to all" in data]) == 1
+        assert {tunnel.destination for tunnel in copies(sent.frames)} == {two.vtep}
+        reaches(vm2, vm1, MAC1, "back")
+        assert not namespaces.call(one.namespace, reconciler.drift).missing
+    finally:
+        backend.close()
+
+
 def test_entries_of_the_release_before(site: Site) -> None:
     """Which the bridge let move: held from the start on, and at no moment gone."""
     one, _ = site.lab.hosts
@@ -295,8 +343,7 @@ def test_the_filter_goes(site: Site) -> None:
     assert elements(one) == before | {Closed(78), Member(78, STRANGER)}
     send(agent, OTHER.detach())
     assert elements(one) == before
-    options = {"vxlan": {"udp_dstport": 8472}}
-    restart(site, one, SIGTERM, **options)
+    restart(site, one, SIGTERM, vxlan={"udp_dstport": 8472})
     assert elements(one) == before - {Guard(4789)} | {Guard(8472)}
     restart(site, one, SIGTERM, ovs_l2pop={"known_vteps_only": False})
     assert elements(one) == set()
@@ -305,8 +352,8 @@ def test_the_filter_goes(site: Site) -> None:
     restart(site, one, SIGTERM, ovs_l2pop={"known_vteps_only": True})
     assert elements(one) == before
     site.agent(one).stop()
-    conf = str(one.directory / "agent.conf")
-    one.exec(sys.executable, "-m", "ovs_l2pop", "clean", "--config-file", conf)
+    conf = one.directory / "agent.conf"
+    one.exec(sys.executable, "-m", "ovs_l2pop", "clean", "--config-file", str(conf))
     assert elements(one) == set()
     site.agents[one.name] = one.start_agent(config=conf)
     assert elements(one) == before

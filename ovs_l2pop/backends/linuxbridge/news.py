@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ovs_l2pop.backends.linuxbridge import guard, rows
+from ovs_l2pop.backends.linuxbridge import guard, links, rows
 from ovs_l2pop.backends.linuxbridge.netlink import (
     NETFILTER,
     ROUTE,
@@ -33,7 +33,7 @@ _NEWLINK, _DELLINK = 16, 17
 _NEWNEIGH, _DELNEIGH = 28, 29
 _DELQDISC, _NEWFILTER, _DELFILTER = 37, 44, 45
 _LINK, _NEIGHBOUR = struct.Struct("=BxHiII"), struct.Struct("=BxxxiHBB")
-_NAME, _ALIAS = 3, 20  # IFLA_IFNAME, IFLA_IFALIAS
+_NAME, _ALIAS, _GROUP = 3, 20, 27  # IFLA_…
 _MAC, _PROTOCOL = 2, 12  # NDA_LLADDR, NDA_PROTOCOL
 _SELF, _EXTERN_LEARN, _PERMANENT = 0x02, 0x10, 0x80
 _AF_BRIDGE = 7
@@ -114,12 +114,15 @@ def concerns(kind: int, body: bytes) -> bool:
         found = attributes(body, _LINK.size)
         # A bridge's news of its port don't name the alias.
         name = string(found.get(_NAME, b""))
-        return name.startswith("vxlan-") or rows.owner(string(found.get(_ALIAS, b""))) is not None
+        made = found.get(_GROUP) == struct.pack("=I", links.MADE)
+        owner = rows.owner(string(found.get(_ALIAS, b"")))
+        return made or name.startswith("vxlan-") or owner is not None
     if kind in (_NEWNEIGH, _DELNEIGH):
         family, _, state, flags, _ = _NEIGHBOUR.unpack_from(body)
         found = attributes(body, _NEIGHBOUR.size)
         if family != _AF_BRIDGE:
-            return found.get(_PROTOCOL) == bytes([rows.PROTOCOL])
+            # Somebody may have put another mark on one of ours.
+            return found.get(_PROTOCOL) == bytes([rows.PROTOCOL]) or bool(state & _PERMANENT)
         # What is permanent in a tunnel's table was learned by nobody.
         written = bool(flags & _EXTERN_LEARN or (flags & _SELF and state & _PERMANENT))
         return written or not any(found.get(_MAC, b"\1"))

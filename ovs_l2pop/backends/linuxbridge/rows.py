@@ -97,8 +97,8 @@ class Tunnel(NamedTuple):
     proxy: bool = False
     #: Device and bridge are up.
     up: bool = True
-    #: The bridge floods to it, learns from it, and has it speak to all ports.
-    open: bool = True
+    #: Names of settings that it, its port, or a bridge of ours around it has otherwise.
+    odd: tuple[str, ...] = ()
 
     @property
     def six(self) -> bool:
