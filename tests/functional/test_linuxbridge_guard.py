@@ -90,7 +90,8 @@ def through_tunnel(
     """Send a VXLAN packet by hand."""
 
     def send_it() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        family = socket.AF_INET6 if ":" in to.vtep else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as udp:
             udp.bind((source or host.vtep, 0))
             head = struct.pack("!II", 1 << 27, vni << 8)
             udp.sendto(head + frame, (to.vtep, 4789))
@@ -203,6 +204,24 @@ def test_a_stranger_sends_nothing_in(site: Site) -> None:
         assert drift(agent) == []
     finally:
         two.exec("ip", "address", "del", f"{STRANGER}/24", "dev", "phy0")
+
+
+def test_over_ipv6(make_lab: Callable[..., Lab]) -> None:
+    site = Site.start(make_lab(2, linuxbridge=[1, 2], family=6))
+    one, two = site.lab.hosts
+    agent, stranger = site.agent(one), "fd00:200::99"
+    send(agent, attach(NET), NET.add(everybody(site)))
+    vm1, sly = plug(one, "vm1", MAC1, NET), plug(one, "sly", SLY, NET)
+    two.exec("ip", "address", "add", f"{stranger}/64", "dev", "phy0", "nodad")
+    with sly.capture() as got:
+        through_tunnel(two, one, plain(BROADCAST, QUIET, "from a stranger"), stranger)
+        through_tunnel(two, one, plain(BROADCAST, MAC1, "I am vm1"))
+        through_tunnel(two, one, plain(BROADCAST, MAC2, "from a member"))
+        got.wait_for(lambda data: b"from a member" in data)
+    assert [data for data in got.data if b"stranger" in data or b"I am vm1" in data] == []
+    assert dropped(agent) == 1
+    reaches(sly, vm1, MAC1, "from beside")
+    assert drift(agent) == []
 
 
 def test_networks_whose_members_nobody_knows_are_open(site: Site) -> None:
@@ -320,6 +339,8 @@ def test_entries_of_the_release_before(site: Site) -> None:
     site.agent(one).stop()
     one.exec("bridge", "fdb", "del", MAC2, "dev", TUNNEL, "master")
     one.exec("bridge", "fdb", "add", MAC2, "dev", TUNNEL, "master", "extern_learn")
+    for device in (TUNNEL, bridge_of(NET)):
+        one.exec("ip", "link", "set", device, "group", "0")
     with Monitor(one) as monitor:
         site.agents[one.name] = one.start_agent(config=one.directory / "agent.conf")
         wait_until(lambda: "sticky" in one.exec("bridge", "fdb", "show", "dev", TUNNEL), "held")
