@@ -121,8 +121,7 @@ def concerns(kind: int, body: bytes) -> bool:
         family, _, state, flags, _ = _NEIGHBOUR.unpack_from(body)
         found = attributes(body, _NEIGHBOUR.size)
         if family != _AF_BRIDGE:
-            # Somebody may have put another mark on one of ours.
-            return found.get(_PROTOCOL) == bytes([rows.PROTOCOL]) or bool(state & _PERMANENT)
+            return found.get(_PROTOCOL) == bytes([rows.PROTOCOL])
         # What is permanent in a tunnel's table was learned by nobody.
         written = bool(flags & _EXTERN_LEARN or (flags & _SELF and state & _PERMANENT))
         return written or not any(found.get(_MAC, b"\1"))

@@ -93,7 +93,7 @@ class Settings:
     ttl: int
     tos: int
     ranges: tuple[Range, ...]
-    known_vteps_only: bool = True
+    known_vteps_only: bool = False
 
     @classmethod
     def from_config(cls, conf: Any) -> "Settings":
