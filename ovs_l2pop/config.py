@@ -1,5 +1,6 @@
 """The options, for oslo.config; ``etc/ovs-l2pop.conf.sample`` is made from them."""
 
+import re
 import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -8,6 +9,7 @@ from typing import Any
 from oslo_config import cfg
 
 from ovs_l2pop.backends.openvswitch.codec import LIBRARIES
+from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, TUNNEL_PATCH
 from ovs_l2pop.errors import ConfigError
 from ovs_l2pop.messages import MAX_SEGMENT_ID, vtep_problem
 from ovs_l2pop.paths import CONTROL_SOCKET, STATE_PATH
@@ -54,6 +56,10 @@ KNOWN_VTEPS_ONLY = cfg.BoolOpt(
     " way for a VTEP that is announced nowhere: there is no tunnel to it. False lets in every VTEP"
     " that has the network's VNI, as for machines of a cloud without L2 population.",
 )
+
+_BRIDGES = ("integration_bridge", "tunnel_bridge")
+#: What a device can be called: IFNAMSIZ less its end.
+_BRIDGE_NAME = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}")
 
 L2POP_OPTS = [
     cfg.StrOpt(
@@ -136,7 +142,8 @@ OPENVSWITCH_OPTS = [
     cfg.StrOpt(
         "datapath_type",
         default="system",
-        help="Datapath type of bridges that are made here: system (kernel) or netdev (userspace).",
+        help="Datapath type of bridges that are made here: system (kernel) or netdev (userspace)."
+        " Where the integration bridge is there already, its type is taken.",
     ),
     cfg.PortOpt(
         "vxlan_udp_port",
@@ -195,11 +202,30 @@ def load(arguments: Sequence[str], *, need_local_ip: bool = True) -> Any:
             _check_local_ip(conf)
         if conf.openvswitch.tos not in (None, "inherit") and int(conf.openvswitch.tos, 0) > 255:
             raise ConfigError(f"[openvswitch] tos {conf.openvswitch.tos} is over 255")
+        _check_bridges(conf.openvswitch)
     except cfg.ConfigFilesNotFoundError as error:
         raise ConfigError(str(error)) from error
     except (cfg.Error, ValueError) as error:
         raise ConfigError(str(error)) from error
     return conf
+
+
+def _check_bridges(openvswitch: Any) -> None:
+    """Open vSwitch gives a bridge a device of its name, and a port."""
+    names = {option: getattr(openvswitch, option) for option in _BRIDGES}
+    for option, name in names.items():
+        told = f"[openvswitch] {option} {name!r}"
+        if not _BRIDGE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{told}: a bridge's name has 1 to 15 characters, none of them / or : or a space"
+            )
+        if name in (INTEGRATION_PATCH, TUNNEL_PATCH):
+            raise ConfigError(f"{told}: a patch port has this name")
+    if len(set(names.values())) < len(names):
+        raise ConfigError(
+            f"[openvswitch] integration_bridge and tunnel_bridge are both {name!r}: machines are"
+            " plugged into one, and the other holds tunnels"
+        )
 
 
 def _check_local_ip(conf: Any) -> None:

@@ -5,9 +5,16 @@ A flow row is plain :class:`bytes` (see :mod:`.stamps`): there may be hundreds o
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ovs_l2pop.errors import BackendError
+
+#: (column, its value as text) of a row in OVSDB.
+Oddities = tuple[tuple[str, str], ...]
+
+#: The patch ports' names are Neutron's.
+INTEGRATION_PATCH, TUNNEL_PATCH = "patch-tun", "patch-int"
 
 
 class Group(NamedTuple):
@@ -26,16 +33,53 @@ class TunnelPort(NamedTuple):
     remote_ip: str
     options: tuple[tuple[str, str], ...]  #: Interface options but remote_ip, sorted
     ofport: int  #: OpenFlow port number
+    odd: Oddities = ()  #: columns that aren't what they should be; of what is wanted, none
 
 
 class Wiring(NamedTuple):
     """Something about the bridges that everything else needs."""
 
+    bridge: str  #: or "Open_vSwitch", for a setting of the switch
+    what: str  #: "bridge", "fail mode secure", the name of a patch port, or a setting's value
+    odd: Oddities = ()
+
+
+class PortFlags(NamedTuple):
+    """What somebody has set on a port of ours by OpenFlow; never wanted."""
+
     bridge: str
-    what: str  #: "bridge", "fail mode secure", or the name of a patch port
+    port: str
+    number: int
+    mac: bytes  #: who changes a port has to name it
+    flags: int  #: OFPPC_*
 
 
-OvsRow = bytes | Group | TunnelPort | Wiring
+@dataclass(frozen=True, slots=True)
+class Bridges:
+    """The two bridges of a host and the patch ports between them, by Neutron's names."""
+
+    integration: str
+    tunnel: str
+    datapath_type: str
+    integration_patch: str = INTEGRATION_PATCH
+    tunnel_patch: str = TUNNEL_PATCH
+
+    def peer(self, patch: str) -> str:
+        """What a patch port leads to."""
+        return self.tunnel_patch if patch == self.integration_patch else self.integration_patch
+
+    def wiring(self) -> tuple[Wiring, ...]:
+        """What must hold of them."""
+        return (
+            Wiring(self.integration, "bridge"),
+            Wiring(self.tunnel, "bridge"),
+            Wiring(self.tunnel, "fail mode secure"),
+            Wiring(self.integration, self.integration_patch),
+            Wiring(self.tunnel, self.tunnel_patch),
+        )
+
+
+OvsRow = bytes | Group | TunnelPort | Wiring | PortFlags
 
 _FLOW_MOD = struct.Struct("!QQBBHHHIIIHxx")
 _GROUP_MOD = struct.Struct("!HBxI")
