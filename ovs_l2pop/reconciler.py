@@ -126,6 +126,10 @@ class Reconciler:
         """The row for people."""
         return self._backend.describe(row)
 
+    def troubles(self) -> Iterable[tuple[str, str]]:
+        """See :meth:`ovs_l2pop.backends.Backend.troubles`."""
+        return self._backend.troubles()
+
     def _batches(self, fresh: Sequence[Key]) -> Iterator[Batch]:
         for start in range(0, max(len(fresh), 1), _SLICE):
             self._render(fresh[start : start + _SLICE])

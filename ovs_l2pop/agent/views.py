@@ -115,6 +115,7 @@ def _health(agent: Agent) -> View:
         _state("refused rows", _refused(agent), "none"),
         _state("table on disk", agent.unkept, "kept"),
         _state("drift", None, _mended(agent)),
+        *(Health(what, "trouble", why) for what, why in agent.reconciler.troubles()),
         *agent.others_health(),
     ]
     return _view(_HEALTH_COLUMNS, [list(row) for row in rows])

@@ -85,3 +85,6 @@ class Backend(Protocol):
 
     def describe(self, row: Row) -> RowText:
         """The row for people."""
+
+    def troubles(self) -> Iterable[tuple[str, str]]:
+        """(what, why) of what isn't ours to mend and needs a person."""

@@ -90,6 +90,9 @@ class FakeBackend:
                     change(row)
         return refused
 
+    def troubles(self) -> Iterable[tuple[str, str]]:
+        return ()
+
     def describe(self, row: Row) -> RowText:
         assert isinstance(row, tuple)
         kind, *rest = map(str, row)

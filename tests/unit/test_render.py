@@ -182,7 +182,7 @@ def test_numbers_are_kept() -> None:
 
 def test_numbers_of_the_bridge_are_taken_over() -> None:
     numbers = PortNumbers()
-    numbers.restart({1, 1000, 4711}, {A: 4711})
+    numbers.restart({"patch": 1, "theirs": 1000, "ours": 4711}, {A: 4711})
     assert numbers.of(A) == 4711
     assert numbers.of(B) == 1001
 
@@ -198,21 +198,29 @@ def test_number_is_free_after_its_tunnel_is_gone() -> None:
 def test_number_that_a_foreign_port_got() -> None:
     numbers = PortNumbers()
     numbers.of(A)
-    numbers.restart({1, 1000}, {})
+    numbers.restart({"patch": 1, "theirs": 1000}, {})
     assert numbers.of(A) == 1001
+
+
+def test_number_of_a_port_that_was_damaged_is_kept() -> None:
+    """It is no tunnel to A any more, but ours by its name, and will be one again."""
+    numbers = PortNumbers()
+    numbers.of(A)
+    numbers.restart({"patch": 1, tunnel_name(*A): 1000}, {})
+    assert (numbers.of(B), numbers.of(A)) == (1001, 1000)
 
 
 def test_number_that_another_tunnel_of_ours_got() -> None:
     """Open vSwitch gave B the number that we meant for A, which it doesn't have yet."""
     numbers = PortNumbers()
     numbers.of(A)
-    numbers.restart({1, 1000}, {B: 1000})
+    numbers.restart({"patch": 1, "ours": 1000}, {B: 1000})
     assert (numbers.of(B), numbers.of(A)) == (1000, 1001)
 
 
 def test_number_that_was_asked_for_and_not_made_yet_is_kept() -> None:
     numbers = PortNumbers()
     numbers.of(A)
-    numbers.restart({1}, {})
+    numbers.restart({"patch": 1}, {})
     assert numbers.of(B) == 1001
     assert numbers.of(A) == 1000

@@ -172,6 +172,9 @@ class LinuxBridgeBackend:
             raise RenumberedError  # has what was refused written as well
         return write.refused
 
+    def troubles(self) -> Iterable[tuple[str, str]]:
+        return ()
+
     def describe(self, row: Row) -> RowText:
         match row:
             case Tunnel():

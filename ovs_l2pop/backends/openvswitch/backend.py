@@ -14,9 +14,18 @@ from ovs_l2pop.backends import Batch, RenumberedError, RowText
 from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
 from ovs_l2pop.backends.openvswitch.codec import Codec
-from ovs_l2pop.backends.openvswitch.ovsdb import Bridges, Ovsdb
+from ovs_l2pop.backends.openvswitch.ovsdb import Ovsdb
+from ovs_l2pop.backends.openvswitch.portflags import PortFlagsChannel, flags_text
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
-from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort, Wiring
+from ovs_l2pop.backends.openvswitch.rows import (
+    Bridges,
+    Group,
+    Oddities,
+    OvsRow,
+    PortFlags,
+    TunnelPort,
+    Wiring,
+)
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.difference import Row
@@ -66,8 +75,12 @@ class Settings:
             openflow_library=ovs.openflow_library,
         )
 
-    def tunnel_options(self) -> dict[str, tuple[tuple[str, str], ...]]:
-        """Interface options but remote_ip, by tunnel type (ovs-vswitchd.conf.db(5))."""
+    def tunnel_options(self, offloads: bool = False) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Interface options but remote_ip, by tunnel type (ovs-vswitchd.conf.db(5)).
+
+        :param offloads: Open vSwitch hands flows to hardware, which can set no packet mark: with
+            one to set, no flow of a tunnel would be offloaded (Neutron bug 1855888).
+        """
         common = {
             "local_ip": self.local_ip,
             "in_key": "flow",
@@ -75,7 +88,7 @@ class Settings:
             "df_default": str(self.dont_fragment).lower(),
             "csum": str(self.tunnel_csum).lower(),
             # A packet mark of the inner packet must not steer the outer one (bug 1839252).
-            "egress_pkt_mark": "0",
+            **({} if offloads else {"egress_pkt_mark": "0"}),
             **({"tos": self.tos} if self.tos else {}),
         }
         vxlan = {"dst_port": str(self.vxlan_udp_port)}
@@ -99,11 +112,14 @@ class OpenvswitchBackend:
         self._codec = Codec(self.pipeline, settings.openflow_library)
         self._stamps = Stamps(self.pipeline, self._codec)
         self._numbers = PortNumbers()
+        #: What the switch was set to when rows were rendered.
+        self._offloads = False
         self._renderer = self._make_renderer()
         self._self_checked = False
         self._patch = 0
         self._ovsdb: Ovsdb | None = None
         self._channel: Channel | None = None
+        self._flag_channels: dict[str, PortFlagsChannel] = {}  # by bridge
         #: Groups that exist, so that a group is changed and not made twice.
         self._group_ids: set[int] = set()
         #: Our flows as just read by :meth:`connect`, for :meth:`installed` not to read again.
@@ -121,19 +137,24 @@ class OpenvswitchBackend:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        self._close_flag_channels()
         if self._ovsdb is not None and self._ovsdb.broken:
             self._ovsdb.close()
             self._ovsdb = None
         if self._ovsdb is None:
             self._ovsdb = Ovsdb(self._settings.ovsdb_connection, self._settings.shared)
-        if self._ovsdb.has_bridge(self._bridge):
+        if self._ovsdb.has_tunnel_bridge(self._settings.bridges):
             # Tells at once that vswitchd is down; the database would let us wait for it. A version
-            # that is missing is about to be added.
+            # or a type that is missing is about to be set.
             with contextlib.suppress(VersionError):
                 self._transport().close()
         self._ovsdb.prepare(None if self._settings.shared else self._settings.bridges)
+        if self._offloads != (offloads := self._ovsdb.offloads()):
+            self._offloads = offloads
+            self._renderer = self._make_renderer()
         self._read_numbers()
         self._channel = Channel(self._transport())
+        self._open_flag_channels()
         if not self._channel.watch(self._matters):
             LOG.info("the switch doesn't tell of flows that others change: they are read back")
         self._flows = self._read_flows()
@@ -144,6 +165,7 @@ class OpenvswitchBackend:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        self._close_flag_channels()
         if self._ovsdb is not None:
             self._ovsdb.close()
             self._ovsdb = None
@@ -156,6 +178,8 @@ class OpenvswitchBackend:
 
     def poll(self) -> bool:
         disturbed = self._open().poll()
+        for flags in self._flag_channels.values():
+            disturbed = flags.poll() or disturbed
         # Every machine that is plugged in changes the database, and seldom anything of ours.
         if self._open_ovsdb().changed():
             disturbed = self._read_ports() != self._ports or disturbed
@@ -172,7 +196,9 @@ class OpenvswitchBackend:
 
     def base(self) -> tuple[Row, ...]:
         wiring = () if self._settings.shared else self._settings.bridges.wiring()
-        return (*wiring, *self._renderer.static(self._patch))
+        # A row, for rows are rendered anew when it turns out to be another.
+        offloads = _offloads(self._offloads)
+        return (*wiring, offloads, *self._renderer.static(self._patch))
 
     def unused(self) -> frozenset[str]:
         return self._renderer.unused
@@ -193,7 +219,11 @@ class OpenvswitchBackend:
         found.update(groups)
         self._ports = self._read_ports()
         found |= self._ports
+        found |= self._read_flags()
         return found
+
+    def troubles(self) -> Iterable[tuple[str, str]]:
+        return () if self._ovsdb is None else self._ovsdb.troubles(self._settings.bridges)
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         planned: list[OvsRow | None] = []  # by place among the messages: the row it is for
@@ -204,8 +234,12 @@ class OpenvswitchBackend:
             for add, remove in batches:
                 adding, removing = _Sorted(add), _Sorted(remove)
                 if adding.wiring:
-                    self._open_ovsdb().prepare(self._settings.bridges)
+                    bridges = None if self._settings.shared else self._settings.bridges
+                    self._open_ovsdb().prepare(bridges)
                     raise RenumberedError  # a new patch port has a number of its own
+                for flags in removing.flags:
+                    if (reason := self._flag_channels[flags.bridge].clear(flags)) is not None:
+                        refused[flags] = reason
                 if adding.tunnels:
                     refused.update(self._make_tunnels(adding.tunnels, removing.tunnels))
                 # Ports changed in place are done; others go after the flows that use them.
@@ -248,12 +282,12 @@ class OpenvswitchBackend:
                 self._codec.group_text(row.buckets),
             )
         if isinstance(row, Wiring):
-            return RowText("wiring", row.bridge, row.what, "")
+            return RowText("wiring", row.bridge, row.what, _text(row.odd))
+        if isinstance(row, PortFlags):
+            return RowText("port flags", row.bridge, row.port, flags_text(row.flags))
         assert isinstance(row, TunnelPort)
-        options = " ".join(f"{key}={value}" for key, value in row.options)
-        return RowText(
-            "tunnel", row.name, f"{row.type} to {row.remote_ip}", f"ofport={row.ofport} {options}"
-        )
+        does = _text((("ofport", str(row.ofport)), *row.options, *row.odd))
+        return RowText("tunnel", row.name, f"{row.type} to {row.remote_ip}", does)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -323,7 +357,7 @@ class OpenvswitchBackend:
         return Renderer(
             self._stamps,
             self._numbers,
-            settings.tunnel_options(),
+            settings.tunnel_options(self._offloads),
             settings.arp_responder,
             settings.shared,
             settings.distributed,
@@ -337,10 +371,18 @@ class OpenvswitchBackend:
 
     def _read_ports(self) -> set[Row]:
         ovsdb = self._open_ovsdb()
-        found: set[Row] = set(ovsdb.tunnels(self._bridge))
+        found: set[Row] = {*ovsdb.tunnels(self._bridge), _offloads(ovsdb.offloads())}
         if not self._settings.shared:
-            found.update(ovsdb.wiring(self._settings.bridges))
+            found.update(ovsdb.wiring(self._settings.bridges, self._patch))
         return found
+
+    def _read_flags(self) -> set[PortFlags]:
+        """Of the ports of ours that were just read."""
+        names = {row.name for row in self._ports if isinstance(row, TunnelPort)}
+        if not self._settings.shared:
+            bridges = self._settings.bridges
+            names |= {bridges.integration_patch, bridges.tunnel_patch}
+        return {row for channel in self._flag_channels.values() for row in channel.read(names)}
 
     def _matters(self, cookie: int) -> bool:
         """Whether a flow of this cookie that somebody else changes may be one of ours, or instead
@@ -392,11 +434,31 @@ class OpenvswitchBackend:
         self._patch = patch
         tunnels = [row for row in ovsdb.usable_tunnels(self._bridge) if row.ofport]
         self._numbers.restart(
-            set(ofports.values()),
+            ofports,
             {(row.type, row.remote_ip): row.ofport for row in tunnels},
             {(row.type, row.remote_ip): row.name for row in tunnels},
         )
         self._renderer.forget()
+
+    def _open_flag_channels(self) -> None:
+        """Where there is no way to them, what is set by OpenFlow stays: an unprivileged Neutron
+        agent may not open the socket."""
+        bridges = self._settings.bridges
+        names = [bridges.tunnel] if self._settings.shared else [bridges.tunnel, bridges.integration]
+        for name in names:
+            path = str(self._settings.rundir / f"{name}.mgmt")
+            try:
+                self._flag_channels[name] = PortFlagsChannel(name, path)
+            except VersionError as error:
+                LOG.info("what others set on ports of %s by OpenFlow isn't seen: %s", name, error)
+            except BackendError as error:
+                if not self._settings.shared:
+                    raise
+                LOG.debug("what others set on ports of %s isn't seen: %s", name, error)
+
+    def _close_flag_channels(self) -> None:
+        while self._flag_channels:
+            self._flag_channels.popitem()[1].close()
 
     def _open(self) -> Channel:
         if self._channel is None:
@@ -417,7 +479,18 @@ class _Sorted:
         self.groups: list[Group] = []
         self.tunnels: list[TunnelPort] = []
         self.wiring: list[Wiring] = []
+        self.flags: list[PortFlags] = []
         if len(self.flows) < len(batch):
             self.groups = [row for row in batch if isinstance(row, Group)]
             self.tunnels = [row for row in batch if isinstance(row, TunnelPort)]
             self.wiring = [row for row in batch if isinstance(row, Wiring)]
+            self.flags = [row for row in batch if isinstance(row, PortFlags)]
+
+
+def _offloads(offloads: bool) -> Wiring:
+    """The setting of the switch that tunnels depend on."""
+    return Wiring("Open_vSwitch", f"hw-offload {str(offloads).lower()}")
+
+
+def _text(pairs: Oddities) -> str:
+    return " ".join(f"{key}={value}" for key, value in pairs)

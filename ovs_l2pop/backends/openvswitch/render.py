@@ -49,15 +49,22 @@ class PortNumbers:
         self._next = FIRST_TUNNEL_OFPORT
 
     def restart(
-        self, taken: set[int], known: Mapping[Tunnel, int], names: Mapping[Tunnel, str] = _NO_NAMES
+        self,
+        ports: Mapping[str, int],
+        known: Mapping[Tunnel, int],
+        names: Mapping[Tunnel, str] = _NO_NAMES,
     ) -> None:
-        """What the bridge has: all its numbers, and those of our tunnels with their names."""
-        self._taken = set(taken)
+        """What the bridge has: all its ports' numbers, and those of our tunnels with their names.
+
+        A port of ours that was damaged is nobody's tunnel and keeps its number by its name.
+        """
+        self._taken = set(ports.values())
         self._names = dict(names)
         for tunnel, number in known.items():
             self._numbers[tunnel] = number
         for tunnel, number in list(self._numbers.items()):
-            if tunnel not in known and number in self._taken:
+            ours = tunnel in known or ports.get(tunnel_name(*tunnel)) == number
+            if not ours and number in self._taken:
                 del self._numbers[tunnel]
         self._taken.update(self._numbers.values())
 

@@ -23,7 +23,7 @@ from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
 from ovs_l2pop.backends.openvswitch.datapath import DatapathTransport
-from ovs_l2pop.backends.openvswitch.ovsdb import Bridges
+from ovs_l2pop.backends.openvswitch.rows import Bridges
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
 from ovs_l2pop.errors import BackendError, ConfigError
 from ovs_l2pop.messages import MAX_SEGMENT_ID, Attachment, Segment
