@@ -1,5 +1,6 @@
 """The options, for oslo.config; ``etc/ovs-l2pop.conf.sample`` is made from them."""
 
+import re
 import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -8,9 +9,11 @@ from typing import Any
 from oslo_config import cfg
 
 from ovs_l2pop.backends.openvswitch.codec import LIBRARIES
+from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, TUNNEL_PATCH
 from ovs_l2pop.errors import ConfigError
 from ovs_l2pop.messages import MAX_SEGMENT_ID, vtep_problem
 from ovs_l2pop.paths import CONTROL_SOCKET, STATE_PATH
+from ovs_l2pop.table import Limits
 
 #: Names the default configuration files.
 PROJECT = "ovs-l2pop"
@@ -54,6 +57,51 @@ KNOWN_VTEPS_ONLY = cfg.BoolOpt(
     " way for a VTEP that is announced nowhere: there is no tunnel to it. False lets in every VTEP"
     " that has the network's VNI, as for machines of a cloud without L2 population.",
 )
+
+#: The extension's too.
+ORPHAN_TIME = cfg.FloatOpt(
+    "orphan_time",
+    default=600.0,
+    min=0.0,
+    help="Where the table in state_path was lost or damaged: seconds for which what is installed"
+    " is kept of networks that nobody has spoken for since, neither a server nor messages. Time"
+    " in which the server can't be asked doesn't count. Ten minutes are enough for an agent, or"
+    " whoever feeds the daemon, to come to all networks of a host; what is gone by then does"
+    " no harm meanwhile but for taking room. 0: it goes at once.",
+)
+
+#: The extension's too: how much is taken in, whoever says it.
+LIMITS = [
+    cfg.IntOpt(
+        "max_vteps",
+        default=Limits().vteps,
+        min=1,
+        help="Remote VTEPs that are taken in, in all networks together; a tunnel may be made for"
+        " each. What is said of more is refused by name.",
+    ),
+    cfg.IntOpt(
+        "max_networks",
+        default=Limits().networks,
+        min=1,
+        help="Networks that are taken in, attached here or not.",
+    ),
+    cfg.IntOpt(
+        "max_entries",
+        default=Limits().entries,
+        min=1,
+        help="Entries that are taken in, in all networks together; each takes 1.3 kB.",
+    ),
+]
+
+
+def limits(options: Any) -> Limits:
+    """The options :data:`LIMITS` of a group."""
+    return Limits(options.max_vteps, options.max_networks, options.max_entries)
+
+
+_BRIDGES = ("integration_bridge", "tunnel_bridge")
+#: What a device can be called: IFNAMSIZ less its end.
+_BRIDGE_NAME = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}")
 
 L2POP_OPTS = [
     cfg.StrOpt(
@@ -110,6 +158,8 @@ L2POP_OPTS = [
     ),
     DRIFT_INTERVAL,
     KNOWN_VTEPS_ONLY,
+    ORPHAN_TIME,
+    *LIMITS,
 ]
 
 OPENVSWITCH_OPTS = [
@@ -136,7 +186,8 @@ OPENVSWITCH_OPTS = [
     cfg.StrOpt(
         "datapath_type",
         default="system",
-        help="Datapath type of bridges that are made here: system (kernel) or netdev (userspace).",
+        help="Datapath type of bridges that are made here: system (kernel) or netdev (userspace)."
+        " Where the integration bridge is there already, its type is taken.",
     ),
     cfg.PortOpt(
         "vxlan_udp_port",
@@ -195,11 +246,30 @@ def load(arguments: Sequence[str], *, need_local_ip: bool = True) -> Any:
             _check_local_ip(conf)
         if conf.openvswitch.tos not in (None, "inherit") and int(conf.openvswitch.tos, 0) > 255:
             raise ConfigError(f"[openvswitch] tos {conf.openvswitch.tos} is over 255")
+        _check_bridges(conf.openvswitch)
     except cfg.ConfigFilesNotFoundError as error:
         raise ConfigError(str(error)) from error
     except (cfg.Error, ValueError) as error:
         raise ConfigError(str(error)) from error
     return conf
+
+
+def _check_bridges(openvswitch: Any) -> None:
+    """Open vSwitch gives a bridge a device of its name, and a port."""
+    names = {option: getattr(openvswitch, option) for option in _BRIDGES}
+    for option, name in names.items():
+        told = f"[openvswitch] {option} {name!r}"
+        if not _BRIDGE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{told}: a bridge's name has 1 to 15 characters, none of them / or : or a space"
+            )
+        if name in (INTEGRATION_PATCH, TUNNEL_PATCH):
+            raise ConfigError(f"{told}: a patch port has this name")
+    if len(set(names.values())) < len(names):
+        raise ConfigError(
+            f"[openvswitch] integration_bridge and tunnel_bridge are both {name!r}: machines are"
+            " plugged into one, and the other holds tunnels"
+        )
 
 
 def _check_local_ip(conf: Any) -> None:

@@ -4,7 +4,7 @@ Pure: a row is any hashable value. Several facts may want the same row (a tunnel
 machine behind it), so wanted rows are counted; a row goes when nobody wants it any more.
 """
 
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 
 from ovs_l2pop.table import Key
 
@@ -54,6 +54,16 @@ class Difference:
             self._rows[key] = rows
         else:
             del self._rows[key]
+        self.hold(rows)
+        if before:
+            self.drop(before)
+
+    def held_only(self, row: Row) -> bool:
+        """Whether the row is wanted once: of one held by :meth:`hold`, that no key wants it."""
+        return self._wanted.get(row) == 1
+
+    def hold(self, rows: Iterable[Row]) -> None:
+        """Want these rows, without a key, until they are dropped."""
         wanted, installed = self._wanted, self._installed
         for row in rows:
             count = wanted.get(row, 0)
@@ -63,7 +73,11 @@ class Difference:
                     self.to_remove.pop(row, None)
                 else:
                     self.to_add[row] = None
-        for row in before:
+
+    def drop(self, rows: Iterable[Row]) -> None:
+        """The reverse of :meth:`hold`."""
+        wanted, installed = self._wanted, self._installed
+        for row in rows:
             count = wanted[row] - 1
             if count:
                 wanted[row] = count

@@ -11,6 +11,9 @@ working::
         {"chg_ip": {"<network uuid>": {"<vtep ip>": {"before": [["<mac>", "<ip>"], …],
                                                      "after": [["<mac>", "<ip>"], …]}}}}
 
+An integer ``revision`` beside ``ports``, and beside ``before`` and ``after``, is ours: upstream's
+agents take no notice of it. It orders what is told of an entry; see :mod:`ovs_l2pop.revisions`.
+
 Two more tell which networks this host has, for where no Neutron agent does::
 
     attach_network {"network_id": …, "network_type": "vxlan", "segment_id": 1001, "local_vlan": 5}
@@ -77,6 +80,7 @@ class AddEntries(NamedTuple):
     vtep: str
     entries: list[Entry]
     flooding: bool
+    revision: int | None = None  #: orders words about one entry, where the sender numbers them
 
 
 class RemoveEntries(NamedTuple):
@@ -86,6 +90,7 @@ class RemoveEntries(NamedTuple):
     vtep: str
     entries: list[Entry]
     flooding: bool
+    revision: int | None = None
 
 
 class Detach(NamedTuple):
@@ -114,11 +119,12 @@ def to_message(change: Change) -> dict[str, object]:
     pairs = [[entry.mac, entry.ip] for entry in change.entries]
     if change.flooding:
         pairs.append([FLOODING_MAC, FLOODING_IP])
-    body: dict[str, object] = {"ports": {change.vtep: pairs}}
+    numbered = {} if change.revision is None else {"revision": change.revision}
+    body: dict[str, object] = {"ports": {change.vtep: pairs}, **numbered}
     if isinstance(change, RemoveEntries):
         return {"method": "remove_fdb_entries", "fdb_entries": {change.network_id: body}}
     if change.segment is None:
-        update = {"chg_ip": {change.network_id: {change.vtep: {"after": pairs}}}}
+        update = {"chg_ip": {change.network_id: {change.vtep: {"after": pairs, **numbered}}}}
         return {"method": "update_fdb_entries", "fdb_entries": update}
     body |= change.segment._asdict()
     return {"method": "add_fdb_entries", "fdb_entries": {change.network_id: body}}
@@ -277,6 +283,12 @@ def _segment(body: Mapping[str, Any]) -> Segment:
     )
 
 
+def _revision(body: Mapping[str, Any]) -> int | None:
+    """Optional; of databases' range (SQL's BIGINT)."""
+    revision = body.get("revision")
+    return None if revision is None else _integer(revision, 0, 2**63 - 1, "revision")
+
+
 class Parser:
     """Turns messages into changes.
 
@@ -292,6 +304,7 @@ class Parser:
             "update_fdb_entries": self._update,
             "attach_network": self._attach,
             "detach_network": self._detach,
+            "table_format": self._format,
         }
         self._changes: list[Change] = []
         self._refusals: list[Refusal] = []
@@ -320,20 +333,26 @@ class Parser:
     def _add(self, message: dict[str, Any]) -> None:
         for network_id, body, where in self._networks(message.get("fdb_entries")):
             try:
-                segment = _segment(body)
+                segment, revision = _segment(body), _revision(body)
             except _InvalidError as error:
                 self._refuse(where, error)
                 continue
             for vtep, pairs, place in self._vteps(body.get("ports"), f"{where} ports"):
                 entries, flooding = self._pairs(pairs, vtep, place)
-                self._changes.append(AddEntries(network_id, segment, vtep, entries, flooding))
+                change = AddEntries(network_id, segment, vtep, entries, flooding, revision)
+                self._changes.append(change)
 
     def _remove(self, message: dict[str, Any]) -> None:
         # The segment is not needed to remove an entry, so a wrong one does no harm.
         for network_id, body, where in self._networks(message.get("fdb_entries")):
+            try:
+                revision = _revision(body)
+            except _InvalidError as error:
+                self._refuse(where, error)
+                continue
             for vtep, pairs, place in self._vteps(body.get("ports"), f"{where} ports"):
                 entries, flooding = self._pairs(pairs, vtep, place)
-                self._changes.append(RemoveEntries(network_id, vtep, entries, flooding))
+                self._changes.append(RemoveEntries(network_id, vtep, entries, flooding, revision))
 
     def _update(self, message: dict[str, Any]) -> None:
         actions = _mapping(message.get("fdb_entries"), "fdb_entries")
@@ -350,6 +369,7 @@ class Parser:
     def _change_ip(self, network_id: str, vtep: str, change: object, where: str) -> None:
         try:
             lists = _mapping(change, "a change of addresses")
+            revision = _revision(lists)
         except _InvalidError as error:
             self._refuse(where, error)
             return
@@ -361,10 +381,10 @@ class Parser:
         # What comes goes in first: a VTEP that loses its last entry is forgotten, and with it the
         # segment that it announced, which this message doesn't tell again.
         if after:
-            self._changes.append(AddEntries(network_id, None, vtep, after, False))
+            self._changes.append(AddEntries(network_id, None, vtep, after, False, revision))
         kept = set(after)
         if gone := [entry for entry in before if entry not in kept]:
-            self._changes.append(RemoveEntries(network_id, vtep, gone, False))
+            self._changes.append(RemoveEntries(network_id, vtep, gone, False, revision))
 
     def _attach(self, message: dict[str, Any]) -> None:
         local_vlan = message.get("local_vlan")
@@ -378,6 +398,11 @@ class Parser:
 
     def _detach(self, message: dict[str, Any]) -> None:
         self._changes.append(Detach(_uuid(message.get("network_id"))))
+
+    def _format(self, message: dict[str, Any]) -> None:
+        """The first line of a table's file, which may be sent like any other file."""
+        if message.get("format") != 1:
+            raise _InvalidError(message.get("format"), "of this format nothing is known")
 
     def _networks(
         self, value: object, what: str = "fdb_entries"

@@ -1,17 +1,21 @@
 """Makes the dataplane what the table says: the loop that all backends share."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ovs_l2pop.backends import Backend, Batch, RenumberedError, RowText
 from ovs_l2pop.difference import Difference, Row
 from ovs_l2pop.errors import BackendError
-from ovs_l2pop.table import ForwardingTable, Key
+from ovs_l2pop.orphans import Orphans
+from ovs_l2pop.table import Fact, FloodFact, ForwardingTable, Key, NetworkFact
 
 _BASE: Key = ("base", "", "")
 
 #: Kinds of facts of which there may be very many.
 _OF_ENTRIES = frozenset({"unicast", "neighbour"})
+
+#: Kinds of facts that say how things are with a whole network, as far as it is known.
+_AS_KNOWN = ("network", "flood")
 
 #: Keys rendered before what they need is handed to the backend: small enough that the dataplane
 #: begins early, large enough that what a hand-over costs does not matter.
@@ -44,7 +48,16 @@ class Reconciler:
         self.refused: dict[Row, str] = {}
         #: Rows written since the start, added and removed.
         self.written = 0
+        #: What is kept of before; None: the table is known to be whole.
+        self.orphans: Orphans | None = None
+        self._adopts = False
+        #: Networks that somebody has spoken for since the rows were found.
+        self._spoken: set[str] = set()
         self._renumberings = 0
+
+    def adopt(self) -> None:
+        """The table may lack what the dataplane has: keep what the next read-back finds."""
+        self._adopts = True
 
     def resync(self) -> Mapping[Row, str]:
         """Connect, render everything, read back what is there, and write the difference.
@@ -53,10 +66,18 @@ class Reconciler:
         """
         self._backend.connect()
         self._table.take_dirty()
+        installed = self._backend.installed()
+        if self._adopts:
+            self._adopts = False
+            self.orphans = Orphans(filter(None, map(self._backend.found, installed)))
+            self.difference.hold(self.orphans)
+        elif self.orphans is not None and self._renumberings:
+            # With other numbers they can't be made again as they were.
+            self.difference.drop(self.orphans.missing(installed))
         self.difference.want(_BASE, self._backend.base())
         keys = dict.fromkeys((*self._table.keys(), *self.difference))
         self._render(key for key in keys if key != _BASE)
-        self.difference.observed(self._backend.installed())
+        self.difference.observed(installed)
         self.refused.clear()
         return self.apply()
 
@@ -73,7 +94,7 @@ class Reconciler:
         known: list[Key] = []
         fresh: list[Key] = []
         for key in keys:
-            if key in self.difference or key[0] not in _OF_ENTRIES:
+            if key in self.difference or key[0] not in _OF_ENTRIES or self.orphans:
                 known.append(key)
             elif key[0] in rendered:
                 fresh.append(key)
@@ -122,6 +143,73 @@ class Reconciler:
         """Let the next :meth:`apply` try refused rows again."""
         self.refused.clear()
 
+    # -- what is kept of before ----------------------------------------------------------------
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether the table may lack what is installed."""
+        return self._adopts or bool(self.orphans)
+
+    @property
+    def kept(self) -> int:
+        """Rows that are there only because nobody has spoken for their networks."""
+        return sum(map(self.difference.held_only, self.orphans or ()))
+
+    def speak(self, network_ids: Iterable[str]) -> int:
+        """Somebody who knows has said all that there is to these networks.
+
+        :returns: how many rows go with the next :meth:`follow` or :meth:`apply`.
+        """
+        if self.orphans is None:
+            return 0
+        new = set(network_ids) - self._spoken
+        self._spoken |= new
+        gone: list[Row] = []
+        for network_id in new:
+            if (attachment := self._table.attachment(network_id)) is not None:
+                gone += self.orphans.spoken(self._backend.scope(attachment))
+        # With the last of them all is as it is known, of whomever.
+        return self._let_go(gone, new if self.orphans else self._table.network_ids())
+
+    def end(self) -> list[Row]:
+        """Nobody is going to speak for the rest; the rows that go for it."""
+        if self.orphans is None:
+            return []
+        gone = [row for row in self.orphans if self.difference.held_only(row)]
+        rest, self.orphans = self.orphans.end(), None
+        self._let_go(rest, self._table.network_ids())
+        return gone
+
+    def _let_go(self, rows: Collection[Row], network_ids: Iterable[str]) -> int:
+        count = sum(map(self.difference.held_only, rows))
+        self.difference.drop(rows)
+        self._render_as_known(network_ids)
+        return count
+
+    def _render_as_known(self, network_ids: Iterable[str]) -> None:
+        self._render([(kind, network_id, "") for network_id in network_ids for kind in _AS_KNOWN])
+
+    def _rendered(self, key: Key, fact: Fact | None, orphans: Orphans) -> tuple[Row, ...]:
+        """The rows of a fact beside what is kept."""
+        kind, network_id, _ = key
+        if kind in _AS_KNOWN and network_id not in self._spoken:
+            attachment = self._table.attachment(network_id)
+            if attachment is not None:
+                scope = self._backend.scope(attachment)
+                if isinstance(fact, NetworkFact):
+                    self.difference.drop(orphans.attached(scope))
+                    fact = fact._replace(closed=False)
+                elif copies := set(orphans.copies(scope)) - self._table.own:
+                    copies.update(fact.vteps if isinstance(fact, FloodFact) else ())
+                    fact = FloodFact(attachment, tuple(sorted(copies)))
+        rows = () if fact is None else self._backend.render(fact)
+        for row in rows:
+            if (gone := orphans.known(self._backend.slot(row), row)) is not None:
+                self.difference.drop([gone])
+        return rows
+
+    # ------------------------------------------------------------------------------------------
+
     def describe(self, row: Row) -> RowText:
         """The row for people."""
         return self._backend.describe(row)
@@ -136,6 +224,12 @@ class Reconciler:
                 yield Batch(add, remove)
 
     def _render(self, keys: Iterable[Key]) -> None:
-        render, want = self._backend.render, self.difference.want
+        render, want, orphans = self._backend.render, self.difference.want, self.orphans
+        if not orphans:
+            for key, fact in self._table.facts(keys):
+                want(key, () if fact is None else render(fact))
+            return
         for key, fact in self._table.facts(keys):
-            want(key, () if fact is None else render(fact))
+            want(key, self._rendered(key, fact, orphans))
+        if not orphans:
+            self._render_as_known(self._table.network_ids())

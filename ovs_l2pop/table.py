@@ -12,11 +12,13 @@ backends see.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
+from ovs_l2pop.flaps import Flaps
 from ovs_l2pop.messages import (
     FLOODING_IP,
     FLOODING_MAC,
@@ -30,6 +32,7 @@ from ovs_l2pop.messages import (
     Segment,
     to_message,
 )
+from ovs_l2pop.revisions import Revisions
 
 #: Names a fact, also while it does not hold: its kind ("network", "vtep", "flood", "unicast" or
 #: "neighbour"), the network's id, and the VTEP, MAC or IP that it is about. A plain tuple, because
@@ -134,6 +137,9 @@ class _Network:
         return _newest(self.macs[entry.mac]) == entry and _newest(self.ips[entry.ip]) == entry
 
 
+_NOTHING = _Network()
+
+
 def _newest(claims: _Claims) -> Entry:
     return claims if isinstance(claims, Entry) else next(reversed(claims))
 
@@ -168,6 +174,18 @@ class EntryState(NamedTuple):
     state: str
 
 
+class Limits(NamedTuple):
+    """How much a table takes; beyond, a sender is refused by name and what is there stays."""
+
+    vteps: int = 5_000  #: remote VTEPs in all, for each of which there may be a tunnel
+    networks: int = 20_000
+    entries: int = 1_000_000  #: 1.3 kB each
+
+
+#: Claims that one message takes back and that are looked at for moves: more are no machine's.
+_MAX_LEFT = 100
+
+
 class ForwardingTable:
     """What every VTEP has been announced to hold, and which networks this host has.
 
@@ -177,8 +195,14 @@ class ForwardingTable:
     :param local_ip: this host's VTEP.
     """
 
-    def __init__(self, local_ip: str) -> None:
+    def __init__(self, local_ip: str, limits: Limits | None = None) -> None:
         self.local_ip = local_ip
+        self.flaps = Flaps()
+        self._limits = limits or Limits()
+        self._revisions = Revisions()
+        #: VTEP → networks that it is known in.
+        self._vteps: Counter[str] = Counter()
+        self._count = 0  # of entries
         #: All addresses of this host: what is behind any of them is here.
         self.own = frozenset({local_ip})
         self._networks: dict[str, _Network] = {}
@@ -198,6 +222,63 @@ class ForwardingTable:
             case Detach():
                 self._detach(change.network_id)
         return None
+
+    def admit(self, change: Change) -> tuple[Change | None, list[Refusal]]:
+        """What of a change is to be applied: what is older than what is known is not, nor what
+        there is no room for."""
+        refused: list[Refusal] = []
+        if isinstance(change, AddEntries | RemoveEntries) and change.revision is not None:
+            change = self._without_stale(change, refused)
+        if isinstance(change, AddEntries | Attachment):
+            where = "attach_network" if isinstance(change, Attachment) else "add_fdb_entries"
+            network_id = change.network_id
+            if network_id not in self._networks and len(self._networks) >= self._limits.networks:
+                reason = f"max_networks ({self._limits.networks}) others are known"
+                return None, [*refused, Refusal(where, f"network {network_id}", reason)]
+        if isinstance(change, AddEntries):
+            change = self._without_excess(change, refused)
+        if isinstance(change, AddEntries | RemoveEntries) and refused:
+            return (change if change.entries or change.flooding else None), refused
+        return change, refused
+
+    def _without_stale(
+        self, change: AddEntries | RemoveEntries, refused: list[Refusal]
+    ) -> AddEntries | RemoveEntries:
+        network_id, vtep, revision = change.network_id, change.vtep, change.revision
+        assert revision is not None
+        adding = isinstance(change, AddEntries)
+
+        def fresh(entry: Entry) -> bool:
+            known = self._revisions.newer(network_id, entry, revision, adding=adding)
+            if known is not None:
+                where = f"{'add' if adding else 'remove'}_fdb_entries of network {network_id}"
+                offender = f"{entry.mac} {entry.ip} at VTEP {vtep}"
+                reason = f"stale: revision {revision}, known is {known}"
+                refused.append(Refusal(where, offender, reason))
+            return known is None
+
+        entries = list(filter(fresh, change.entries))
+        flooding = change.flooding and fresh(Entry(FLOODING_MAC, FLOODING_IP, vtep))
+        return change._replace(entries=entries, flooding=flooding) if refused else change
+
+    def _without_excess(self, change: AddEntries, refused: list[Refusal]) -> AddEntries:
+        limits, vtep, where = self._limits, change.vtep, f"network {change.network_id}"
+        known = len(self._vteps) - sum(own in self._vteps for own in self.own)
+        if vtep not in self._vteps and vtep not in self.own and known >= limits.vteps:
+            reason = f"max_vteps ({limits.vteps}) others are known"
+            refused.append(Refusal(f"add_fdb_entries of {where}", f"VTEP {vtep}", reason))
+            return change._replace(entries=[], flooding=False)
+        room = limits.entries - self._count
+        if len(change.entries) <= room:
+            return change
+        there = self._networks.get(change.network_id, _NOTHING).entries
+        new = [entry for entry in change.entries if entry not in there][room:]
+        if not new:
+            return change
+        reason = f"no room for these {len(new)}: max_entries ({limits.entries}) are known"
+        refused.append(Refusal(f"add_fdb_entries of {where}", f"{new[0].mac} at {vtep} …", reason))
+        beyond = set(new)
+        return change._replace(entries=[one for one in change.entries if one not in beyond])
 
     def set_own(self, addresses: Iterable[str]) -> None:
         """This host has these addresses, in canonical notation, besides :attr:`local_ip`."""
@@ -245,6 +326,14 @@ class ForwardingTable:
             else:
                 fact = self._network_fact(key, network, attachment)
             yield key, fact
+
+    def machine(self, local_vlan: int, mac: str) -> Fact | None:
+        """What holds of a MAC in a local VLAN: where it is, if it was announced."""
+        network_id = self._holders.get(local_vlan)
+        if network_id is None:
+            return None
+        ((_, fact),) = self.facts([("unicast", network_id, mac)])
+        return fact
 
     def _network_fact(self, key: Key, network: _Network, attachment: Attachment) -> Fact | None:
         """A fact that is not about one entry."""
@@ -311,22 +400,38 @@ class ForwardingTable:
 
     def messages(self) -> Iterator[dict[str, object]]:
         """Messages that build an equal table, claims in the same order."""
+        yield from map(to_message, self._revisions.messages())
         for network_id, network in self._networks.items():
             if network.attachment is not None:
                 yield to_message(network.attachment)
             for vtep, known in network.vteps.items():
                 if known.flooding:
-                    yield to_message(AddEntries(network_id, known.segment, vtep, [], True))
+                    revision = self._revisions.of(network_id, _flooding(vtep))
+                    change = AddEntries(network_id, known.segment, vtep, [], True, revision)
+                    yield to_message(change)
             for vtep, entries in _runs(network.entries):
                 segment = network.vteps[vtep].segment
-                yield to_message(AddEntries(network_id, segment, vtep, entries, False))
+                for revision, some in self._by_revision(network_id, entries):
+                    yield to_message(AddEntries(network_id, segment, vtep, some, False, revision))
+
+    def _by_revision(
+        self, network_id: str, entries: list[Entry]
+    ) -> Iterator[tuple[int | None, list[Entry]]]:
+        """Runs of one revision."""
+        if not self._revisions:
+            yield None, entries
+            return
+        runs = itertools.groupby(entries, lambda entry: self._revisions.of(network_id, entry))
+        for revision, run in runs:
+            yield revision, list(run)
 
     def _keys(self, network_id: str) -> Iterator[Key]:
         network = self._networks[network_id]
-        yield ("network", network_id, "")
-        yield ("flood", network_id, "")
+        # VTEPs first: a network that is closed to others must have let them in.
         for vtep in network.vteps:
             yield ("vtep", network_id, vtep)
+        yield ("network", network_id, "")
+        yield ("flood", network_id, "")
         for mac in network.macs:
             yield ("unicast", network_id, mac)
         for ip in network.ips:
@@ -337,12 +442,13 @@ class ForwardingTable:
         self._dirty.update(dict.fromkeys(self._keys(network_id)))
 
     def _add(self, change: AddEntries) -> None:
-        network_id, segment, vtep, entries, flooding = change
+        network_id, segment, vtep, entries, flooding, revision = change
         if not entries and not flooding:
             return
         network = self._networks.setdefault(network_id, _Network())
         if (known := network.vteps.get(vtep)) is None:
             known = network.vteps[vtep] = _Vtep()
+            self._vteps[vtep] += 1
             self._vtep_changed(network_id, vtep)
         if segment is not None and known.segment != segment:
             known.segment = segment
@@ -351,7 +457,10 @@ class ForwardingTable:
         if flooding and not known.flooding:
             known.flooding = True
             self._dirty[("flood", network_id, "")] = None
+        if revision is not None:
+            self._number(change)
         all_entries, macs, ips, dirty = network.entries, network.macs, network.ips, self._dirty
+        before = len(all_entries)
         for entry in entries:
             mac, ip, _ = entry
             if entry in all_entries:
@@ -363,14 +472,43 @@ class ForwardingTable:
                 _release(ips, ip, entry)
             else:
                 known.entries += 1
+            self._watch(network, entry, network_id)
             all_entries[entry] = None
             _claim(macs, mac, entry)
             _claim(ips, ip, entry)
             dirty["unicast", network_id, mac] = None
             dirty["neighbour", network_id, ip] = None
+        self._count += len(all_entries) - before
+
+    def _number(self, change: AddEntries | RemoveEntries) -> None:
+        """Remember the revision of what is applied."""
+        network_id, revision = change.network_id, change.revision
+        flooding = [_flooding(change.vtep)] if change.flooding else []
+        for entry in (*change.entries, *flooding):
+            if isinstance(change, AddEntries):
+                self._revisions.added(network_id, entry, revision)
+            else:
+                self._revisions.removed(network_id, entry, revision)
+
+    def _watch(self, network: _Network, entry: Entry, network_id: str) -> None:
+        """Is this a move?"""
+        mac, ip, vtep = entry
+        claims = network.macs.get(mac)
+        before = None if claims is None else _newest(claims).vtep
+        if before != vtep and (before or self.flaps):
+            self.flaps.came(network_id, mac, vtep, before)
+        holders = network.ips.get(ip)
+        holder = None if holders is None else _newest(holders)
+        if holder is None:
+            if self.flaps:
+                self.flaps.came(network_id, ip, vtep, None, mac)
+        elif holder.vtep != vtep and holder.mac != mac:
+            self.flaps.came(network_id, ip, vtep, holder.vtep, mac)
 
     def _remove(self, change: RemoveEntries) -> None:
-        network_id, vtep, entries, flooding = change
+        network_id, vtep, entries, flooding, revision = change
+        if revision is not None or self._revisions:
+            self._number(change)
         network = self._networks.get(network_id)
         if network is None or (known := network.vteps.get(vtep)) is None:
             return
@@ -380,7 +518,11 @@ class ForwardingTable:
         for entry in entries:
             if entry not in network.entries:
                 continue
+            if len(entries) <= _MAX_LEFT and network.newest(entry):
+                self.flaps.left(network_id, entry.mac, vtep, entry.mac)
+                self.flaps.left(network_id, entry.ip, vtep, entry.mac)
             del network.entries[entry]
+            self._count -= 1
             known.entries -= 1
             _release(network.macs, entry.mac, entry)
             _release(network.ips, entry.ip, entry)
@@ -388,6 +530,9 @@ class ForwardingTable:
             self._dirty[("neighbour", network_id, entry.ip)] = None
         if not known.flooding and not known.entries:
             del network.vteps[vtep]
+            self._vteps[vtep] -= 1
+            if not self._vteps[vtep]:
+                del self._vteps[vtep]
             self._vtep_changed(network_id, vtep)
         self._forget_if_empty(network_id)
 
@@ -435,6 +580,10 @@ class ForwardingTable:
         network = self._networks[network_id]
         if network.attachment is None and not network.vteps:
             del self._networks[network_id]
+
+
+def _flooding(vtep: str) -> Entry:
+    return Entry(FLOODING_MAC, FLOODING_IP, vtep)
 
 
 def _runs(entries: Iterable[Entry]) -> Iterator[tuple[str, list[Entry]]]:

@@ -28,7 +28,7 @@ from typing import Any
 
 from ovs_l2pop.agent import views
 from ovs_l2pop.agent.service import Agent, Outcome
-from ovs_l2pop.errors import ConfigError, L2popError
+from ovs_l2pop.errors import ConfigError, ControlError, L2popError
 
 LOG = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ _MAX_LISTED = 10_000
 
 #: A sender that pauses for so long (seconds) wants what it sent so far to be applied.
 _PAUSE = 0.05
+#: Bytes of a request, and of a message.
+_MAX_REQUEST, _MAX_LINE = 1 << 16, 64 << 20
 #: Bytes of messages that are handed over together at the most.
 _BATCH_BYTES = 64 << 20
 
@@ -53,33 +55,74 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def __init__(self, path: Path, agent: Agent) -> None:
         self.agent = agent
+        self._path = path
+        self._closing = False
+        self._lock = -1
+        super().__init__(str(path), _Handler, bind_and_activate=False)
+        self._take_place()
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+
+    def _take_place(self) -> None:
+        path = self._path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take_lock(f"{path}.lock")
             _remove_stale(path)
-            super().__init__(str(path), _Handler, bind_and_activate=False)
             mask = os.umask(0o177)  # from its first moment for the owner alone
             try:
                 self.server_bind()
             finally:
                 os.umask(mask)
+            self._place = os.stat(path)
         except BlockingIOError as error:
             raise ConfigError(f"control_socket {path}: another agent uses it") from error
         except OSError as error:
             raise ConfigError(f"control_socket {path}: {error}") from error
-        self._path = path
-        self._closing = False
-        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+
+    def _take_lock(self, path: str) -> None:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        if self._lock >= 0 and os.path.samestat(os.fstat(lock), os.fstat(self._lock)):
+            os.close(lock)
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = lock
+
+    def keep_place(self) -> None:
+        """Take the place again where somebody has taken the socket away, say with its directory.
+
+        :raises ConfigError: it can't be.
+        """
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self._path), self._place):
+                return
+        old, self.socket = self.socket, socket.socket(self.address_family, self.socket_type)
+        try:
+            self._take_place()
+            self.server_activate()
+        except ConfigError:
+            self.socket.close()
+            self.socket = old
+            raise
+        LOG.warning("the control socket %s was taken away, and is there again", self._path)
+        old.shutdown(socket.SHUT_RDWR)  # ends accept(), which goes on with the new one
+        old.close()
 
     def start(self) -> None:
         """Let commands in."""
         self.server_activate()
         self._thread.start()
+        self.agent.housekeeping = self.keep_place
 
     def close(self) -> None:
         """Let none in any more, and leave the place to another agent."""
         self._closing = True
+        self.agent.housekeeping = lambda: None
         if self._thread.is_alive():
             self.socket.shutdown(socket.SHUT_RDWR)  # ends accept()
             self._thread.join()
@@ -91,10 +134,11 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def _serve(self) -> None:
         """Wait in accept(); socketserver's own loop wakes up all the time to see whether to end."""
         while not self._closing:
+            listening = self.socket
             try:
                 request, address = self.get_request()
             except OSError as error:
-                if not self._closing:  # out of descriptors, say
+                if not self._closing and listening is self.socket:  # out of descriptors, say
                     LOG.warning("no command can come in: %s", error)
                     time.sleep(1)
                 continue
@@ -127,7 +171,7 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         self._buffer = bytearray()
         try:
-            lines = self._lines(block=True)
+            lines = self._lines(block=True, limit=_MAX_REQUEST)
             request = json.loads(lines.pop(0) if lines else b"")
             command = request.get("command") if isinstance(request, dict) else None
             answer = self._send(lines) if command == "send" else self._ask(command, request)
@@ -184,14 +228,19 @@ class _Handler(socketserver.StreamRequestHandler):
             selector.register(self.connection, selectors.EVENT_READ)
             return bool(selector.select(timeout))
 
-    def _lines(self, block: bool) -> list[bytes]:
-        """Whole lines that have arrived; the last may lack its end when the sender is done."""
+    def _lines(self, block: bool, limit: int = _MAX_LINE) -> list[bytes]:
+        """Whole lines that have arrived; the last may lack its end when the sender is done.
+
+        :raises ControlError: one is longer than *limit*.
+        """
         while True:
             data = self.connection.recv(1 << 20)
             self._closed = not data
             self._buffer += data
             if self._closed or b"\n" in data:
                 break
+            if len(self._buffer) > limit:
+                raise ControlError(f"a line of more than {limit} bytes")
             if not block and not self._arrives(_PAUSE):
                 break
         *lines, rest = bytes(self._buffer).split(b"\n")
@@ -205,9 +254,12 @@ def _summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
     refused: list[str] = []
     count = 0
     pending: str | None = None
+    unkept: str | None = None
     for outcome in outcomes:
         count += len(outcome.refusals)
         room = _MAX_LISTED - len(refused)
         refused += [str(refusal) for refusal in outcome.refusals[:room]]
         pending = outcome.pending or pending
-    return {"refused": refused, "refused_count": count, "pending": pending}
+        unkept = outcome.unkept or unkept
+    answer = {"refused": refused, "refused_count": count, "pending": pending}
+    return answer | ({"unkept": unkept} if unkept else {})

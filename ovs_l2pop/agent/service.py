@@ -14,19 +14,32 @@ import queue
 import selectors
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.watch import Watch
-from ovs_l2pop.backends import Backend
+from ovs_l2pop.backends import Backend, Health
 from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment, Change, Detach, Parser, Refusal, quote, to_message
+from ovs_l2pop.errors import BackendError, ConfigError, brief
+from ovs_l2pop.messages import (
+    AddEntries,
+    Attachment,
+    Change,
+    Detach,
+    Parser,
+    Refusal,
+    RemoveEntries,
+    quote,
+    to_message,
+    vtep_problem,
+)
+from ovs_l2pop.orphans import Hearing
 from ovs_l2pop.reconciler import Drift, Reconciler
-from ovs_l2pop.table import ForwardingTable
+from ovs_l2pop.table import ForwardingTable, Limits
 
 LOG = logging.getLogger(__name__)
 
@@ -42,6 +55,9 @@ _NEWS_PAUSE = 0.05
 _FIRST_RETRY, _LAST_RETRY = 0.25, 8.0
 #: Seconds after which rows that the dataplane refused are tried again: doubled to the last.
 _REFUSED_RETRY, _LAST_REFUSED_RETRY = 5.0, 60.0
+#: Seconds between two looks after the file and this host's addresses, and how soon it is tried
+#: again to keep what could not be kept.
+_TEND_INTERVAL, _KEEP_RETRY = 1.0, 3.0
 #: Rows that are logged of what one look found.
 _LOGGED_DRIFT = 10
 #: Bytes of messages that wait for the worker at the most: who submits more waits too. What is read
@@ -56,16 +72,10 @@ class Outcome:
     """What became of a batch of messages."""
 
     refusals: list[Refusal] = field(default_factory=list)
-    #: Why what was taken in is not in the dataplane yet; it will be written when it can be.
+    #: Why what was taken in is not in the dataplane yet, or not on disk; it is tried again.
     pending: str | None = None
-
-
-class Health(NamedTuple):
-    """How something is."""
-
-    what: str
-    state: str  #: "ok" or "trouble"
-    detail: str
+    #: Why it is not on disk.
+    unkept: str | None = None
 
 
 class _Message(NamedTuple):
@@ -88,19 +98,46 @@ class _Call:
 
 
 class Agent:
-    """One agent. :meth:`start` it, hand it messages, :meth:`stop` it."""
+    """One agent. :meth:`start` it, hand it messages, :meth:`stop` it.
+
+    :param orphan_time: seconds for which rows are kept that the table knows nothing of, where it
+        may not be whole; 0: they go at once.
+    :param addresses: tells the addresses of this host.
+    :param limits: how much the table takes.
+    """
 
     def __init__(
-        self, local_ip: str, backend: Backend, store: Store, drift_interval: float = 60.0
+        self,
+        local_ip: str,
+        backend: Backend,
+        store: Store,
+        drift_interval: float = 60.0,
+        *,
+        orphan_time: float = 600.0,
+        addresses: Callable[[], Collection[str]] = tuple,
+        limits: Limits | None = None,
     ) -> None:
         self.local_ip = local_ip
-        self.table = ForwardingTable(local_ip)
+        self.table = ForwardingTable(local_ip, limits)
         self.reconciler = Reconciler(self.table, backend)
         #: Called in the worker when networks have been attached or detached.
         self.networks_changed: Callable[[], None] = lambda: None
+        #: Called in the worker, about once a second.
+        self.housekeeping: Callable[[], None] = lambda: None
         #: How what belongs to the agent is; called in the worker.
         self.others_health: Callable[[], Iterable[Health]] = tuple
         self.watch = Watch(drift_interval)
+        #: Who speaks for networks. Where somebody besides messages does, set
+        #: :attr:`Hearing.awaited`.
+        self.hearing = Hearing()
+        #: Whether those who are awaited can't be reached: they are waited for. In the worker.
+        self.out_of_reach: Callable[[], bool] = lambda: False
+        self._orphan_time = orphan_time
+        #: When what is kept of before goes.
+        self._orphans_until = 0.0
+        self._addresses = addresses
+        self._known_addresses: Collection[str] = ()
+        self._next_tending = 0.0
         self._backend = backend
         self._store = store
         self._jobs: queue.SimpleQueue[_Messages | _Call | None] = queue.SimpleQueue()
@@ -124,8 +161,9 @@ class Agent:
         self._looked_at = 0.0
         #: Why the last messages may not survive a restart.
         self.unkept: str | None = None
-        #: The file holds messages that this configuration refuses.
-        self._parked = False
+        self._next_keeping = 0.0
+        #: What this configuration refuses: kept, for another one may not.
+        self._parked: list[dict[str, object]] = []
         self._logged: set[str] = set()
 
     # -- for other threads -------------------------------------------------------------------
@@ -189,6 +227,12 @@ class Agent:
 
         self.call(step).result()
 
+    def spoken(self, network_ids: Iterable[str]) -> None:
+        """Somebody who knows has said all that there is to these networks, and it was submitted:
+        what was kept of before for want of that goes."""
+        spoken = list(network_ids)
+        self.call(lambda: self._guarded(lambda: self._speak(spoken)))
+
     @property
     def busy(self) -> float:
         """Seconds since the worker began what it does now; 0: it waits for something to do."""
@@ -201,6 +245,25 @@ class Agent:
     def trouble(self) -> str | None:
         """Why the dataplane can't be written at the moment, or None."""
         return self._trouble
+
+    def noteworthy(self) -> list[Health]:
+        """What the dataplane has to tell."""
+        if self._trouble is not None:
+            return []
+        try:
+            return list(self._backend.health())
+        except BackendError:
+            return []  # the next look finds out
+
+    @property
+    def forgetful(self) -> str | None:
+        """Why the table may lack what is installed; None: it doesn't, or all is spoken for."""
+        return self._store.lost if self.reconciler.forgetful else None
+
+    @property
+    def orphans_left(self) -> float:
+        """Seconds until rows go that nobody has spoken for."""
+        return max(0.0, self._orphans_until - time.monotonic())
 
     def drift(self) -> Drift:
         """Wanted against installed, read back now.
@@ -218,23 +281,48 @@ class Agent:
     # -- the worker --------------------------------------------------------------------------
 
     def _load(self) -> None:
-        parser = Parser(self.local_ip)
-        refused = False
+        # Of either family: what another local_ip would take is kept for it.
+        parser, mine = Parser(), Parser(self.local_ip)
+        self._find_addresses()
         for message in self._store.load():
             changes, refusals = parser.parse(message)
-            for change in changes:
-                if (refusal := self._apply(change)) is not None:
-                    refusals.append(refusal)
             for refusal in refusals:
-                LOG.warning("kept on disk, refused now: %s", refusal)
-            refused = refused or bool(refusals)
-        # What a new configuration refuses must be there again when that is taken back.
-        self._parked = refused
-        if not refused:
-            try:
-                self._store.rewrite(self.table.messages())
-            except OSError as error:
-                LOG.error("the table's file could not be written anew: %s", error)
+                if _never(refusal):
+                    LOG.warning("on disk, and dropped: %s", refusal)
+                else:
+                    self._store.damaged(str(refusal))
+            for change in changes:
+                self._load_change(change, mine)
+        self._store.loaded()
+        self.table.flaps.forget()
+        if self._store.lost and self._orphan_time:
+            self.reconciler.adopt()
+        try:
+            self._store.rewrite(self._messages())
+        except OSError as error:
+            LOG.error("the table's file could not be written anew: %s", error)
+
+    def _load_change(self, change: Change, mine: Parser) -> None:
+        refusals = mine.parse(to_message(change))[1]
+        done = None if refusals else self._apply(change, refusals)
+        if not refusals:
+            return
+        LOG.warning("kept on disk, refused now: %s", refusals[0])
+        # A place that another network has is no other configuration's either.
+        if isinstance(change, Attachment) and not self._backend.refuse(change):
+            return
+        if isinstance(done, AddEntries) and isinstance(change, AddEntries):
+            taken = set(done.entries)
+            change = change._replace(
+                entries=[entry for entry in change.entries if entry not in taken],
+                flooding=change.flooding and not done.flooding,
+            )
+        self._parked.append(to_message(change))
+
+    def _messages(self) -> Iterator[dict[str, object]]:
+        """What the file is to hold."""
+        yield from self.table.messages()
+        yield from self._parked
 
     def _put(self, job: "_Messages | _Call | None") -> None:
         self._jobs.put(job)
@@ -248,6 +336,9 @@ class Agent:
             self._busy_since = None
             news = self._wait()
             self._busy_since = time.monotonic()
+            if self._busy_since >= self._next_tending:
+                self._guarded(self._tend)
+                self._next_tending = time.monotonic() + _TEND_INTERVAL
             if news or self._busy_since >= self._next_look:
                 self._guarded(self._look)
                 self._looked_at = time.monotonic()
@@ -262,6 +353,8 @@ class Agent:
                     continue
                 for job in group:
                     if not isinstance(job, _Call):
+                        if self.unkept or not self._store.intact:
+                            self._guarded(lambda: self._keep([]))
                         return
                     _resolve(job)
 
@@ -295,6 +388,8 @@ class Agent:
             return
         try:
             self._poll()
+            for text in self._backend.settle(self.table.machine):
+                LOG.warning("not where it was announced: %s", text)
             if self.watch.due:
                 self._mend()
             if self.reconciler.refused and time.monotonic() >= self._retry_refused_at:
@@ -302,6 +397,70 @@ class Agent:
                 self._refusals(self.reconciler.apply())
         except BackendError as error:
             self._lost(error)
+
+    def _tend(self) -> None:
+        """What nobody tells of: this host's addresses, the file, and who has said enough."""
+        now = time.monotonic()
+        if self._find_addresses():
+            self._log(self._follow())
+        try:
+            self.housekeeping()
+        except ConfigError as error:
+            LOG.debug("%s", error)
+        if now >= self._next_keeping and (self.unkept or not self._store.intact):
+            self._keep([])
+        if not self.reconciler.forgetful:
+            self._remember()
+            return
+        attached = {attachment.network_id: attachment for attachment in self.table.attachments()}
+        self._speak(self.hearing.settled(attached, now))
+        if self.reconciler.orphans is None:
+            return
+        if self.out_of_reach():
+            self._orphans_until = now + self._orphan_time
+        elif now >= self._orphans_until:
+            self._end_orphans()
+
+    def _find_addresses(self) -> bool:
+        """Take over what this host's addresses are; whether they are others than before."""
+        try:
+            found = self._addresses()
+        except BackendError as error:
+            LOG.debug("%s", error)
+            return False
+        if found == self._known_addresses:
+            return False
+        self._known_addresses = found
+        self.table.set_own(found)
+        return True
+
+    def _speak(self, network_ids: Iterable[str]) -> None:
+        spoken = list(network_ids)
+        if not spoken or not self.reconciler.forgetful:
+            return
+        if gone := self.reconciler.speak(spoken):
+            LOG.info(
+                "%d rows go that were kept until networks were spoken for: %s",
+                *(gone, brief(", ".join(sorted(spoken)), 200)),
+            )
+        self._log(self._follow())
+        self._remember()
+
+    def _end_orphans(self) -> None:
+        if gone := self.reconciler.end():
+            kinds = Counter(self.reconciler.describe(row).kind for row in gone)
+            LOG.warning(
+                "nobody has spoken for networks whose rows were kept for %g s; deleted: %s",
+                self._orphan_time,
+                ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())),
+            )
+        self._log(self._follow())
+        self._remember()
+
+    def _remember(self) -> None:
+        """The file is all that there is, from now on."""
+        if not self.reconciler.forgetful and not self.unkept:
+            self._store.mark(None)
 
     def _take_in(self, batch: list[_Messages]) -> None:
         written: list[Refusal] = []
@@ -316,6 +475,8 @@ class Agent:
             changes = (one for job in batch for message in job.messages for one in message.changes)
             if any(isinstance(change, Attachment | Detach) for change in changes):
                 self.networks_changed()
+            for flap in self.table.flaps.news():
+                LOG.warning("two claim one address: %s", flap)
 
         self._guarded(take_in)
         with self._room:
@@ -323,6 +484,7 @@ class Agent:
             self._room.notify_all()
         for job in batch:
             job.outcome.refusals += written
+            job.outcome.unkept = self.unkept
             job.outcome.pending = self._trouble or self.unkept
             self._log(job.outcome.refusals)
             job.future.set_result(job.outcome)
@@ -330,17 +492,33 @@ class Agent:
     def _apply_all(self, message: _Message, outcome: Outcome) -> list[bytes]:
         """Take one message in; the lines to keep of it. What is refused is not kept: it must not
         come to life when the table or the configuration is another one."""
-        refusals = [self._apply(change) for change in message.changes]
-        outcome.refusals += [refusal for refusal in refusals if refusal is not None]
-        if message.line is not None and not any(refusals):
+        count = len(outcome.refusals)
+        taken: list[Change] = []
+        for change in message.changes:
+            if (done := self._apply(change, outcome.refusals)) is not None:
+                taken.append(done)
+        if message.line is not None and len(outcome.refusals) == count:
             return [message.line]
-        accepted = zip(message.changes, refusals, strict=True)
-        return [json.dumps(to_message(c)).encode() for c, refusal in accepted if refusal is None]
+        return [json.dumps(to_message(change)).encode() for change in taken]
 
-    def _apply(self, change: Change) -> Refusal | None:
+    def _apply(self, change: Change, refusals: list[Refusal]) -> Change | None:
+        """Apply what of a change can be; that."""
         if isinstance(change, Attachment) and (reason := self._backend.refuse(change)):
-            return Refusal("attach_network", f"network {change.network_id}", reason)
-        return self.table.apply(change)
+            refusals.append(Refusal("attach_network", f"network {change.network_id}", reason))
+            return None
+        admitted, refused = self.table.admit(change)
+        refusals += refused
+        if admitted is None:
+            return None
+        if self.reconciler.forgetful and self._thread.ident:  # no message of before speaks
+            entries = isinstance(change, AddEntries | RemoveEntries)
+            self.hearing.said(change.network_id, time.monotonic(), entries=entries)
+            if isinstance(change, Detach):
+                self.reconciler.speak([change.network_id])
+        if (refusal := self.table.apply(admitted)) is not None:
+            refusals.append(refusal)
+            return None
+        return admitted
 
     def _follow(self) -> list[Refusal]:
         """Bring the dataplane in line; what it refused."""
@@ -366,7 +544,7 @@ class Agent:
         texts = [] if told else [(what, self.reconciler.describe(row)) for what, row in found]
         self.watch.looked(((what, text.kind) for what, text in texts), cost)
         for what, text in texts[:_LOGGED_DRIFT]:
-            LOG.warning("somebody changed the dataplane: %s %s", what, " ".join(text))
+            LOG.warning("somebody changed the dataplane: %s %s", what, brief(" ".join(text)))
         if len(texts) > _LOGGED_DRIFT:
             LOG.warning("… and %d rows more", len(texts) - _LOGGED_DRIFT)
         if found:
@@ -401,20 +579,34 @@ class Agent:
             self._refused_delay = _REFUSED_RETRY
         texts = ((self.reconciler.describe(row), reason) for row, reason in refused.items())
         return [
-            Refusal("switch", f"{text.kind} {text.place} {text.what}", reason)
+            Refusal("switch", brief(f"{text.kind} {text.place} {text.what}"), brief(reason))
             for text, reason in texts
         ]
 
     def _keep(self, lines: list[bytes]) -> None:
         """On disk before anything is acknowledged."""
+        self._next_keeping = time.monotonic() + _KEEP_RETRY
         try:
-            self._store.append(lines)
-            if self._store.bloated and not self._parked:
-                self._store.rewrite(self.table.messages())
-            self.unkept = None
+            if self._store.intact:
+                self._store.append(lines)
+            else:
+                LOG.warning("the table's file is not as it was left, and is written anew")
+                self._store.rewrite(self._messages())
         except OSError as error:
-            self.unkept = f"in the switch, but not kept on disk: {error}"
-            LOG.error("the table could not be kept on disk: %s", error)
+            unkept = f"not kept on disk: {error}"
+            if self.unkept != unkept:
+                LOG.error("the table could not be kept on disk, will try again: %s", error)
+            self.unkept = unkept
+            return
+        if self.unkept:
+            LOG.info("the table is kept on disk again")
+        self.unkept = None
+        self._remember()
+        if self._store.bloated:
+            try:
+                self._store.rewrite(self._messages())
+            except OSError as error:
+                LOG.error("the table's file could not be written anew: %s", error)
 
     def _connected(self, now: bool = False) -> bool:
         """Whether the dataplane is in line; tries to get there if it is time to."""
@@ -438,6 +630,11 @@ class Agent:
         )
         self._trouble = None
         self._delay = _FIRST_RETRY
+        if self.reconciler.orphans is not None and not self._orphans_until:
+            self._orphans_until = time.monotonic() + self._orphan_time
+            if kept := self.reconciler.kept:
+                LOG.warning("%d rows of networks that nobody has spoken for are kept", kept)
+        self._remember()
         return True
 
     def _lost(self, error: BackendError) -> None:
@@ -454,6 +651,14 @@ class Agent:
             if refusal.reason not in self._logged and len(self._logged) < 1000:
                 self._logged.add(refusal.reason)
                 LOG.warning("refused: %s (further ones of this cause are not logged)", refusal)
+
+
+def _never(refusal: Refusal) -> bool:
+    """Whether it is refused by a rule that releases before didn't have, and isn't damage."""
+    try:
+        return vtep_problem(refusal.offender) is not None
+    except ValueError:
+        return False
 
 
 def _resolve(job: _Call) -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ovs_l2pop.agent.service import Agent, Health
-from ovs_l2pop.backends import RowText
+from ovs_l2pop.agent.service import Agent
+from ovs_l2pop.backends import Health, RowText
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
 
@@ -113,8 +113,11 @@ def _health(agent: Agent) -> View:
     rows = [
         _state("dataplane", agent.trouble, f"{len(agent.reconciler.difference.installed)} rows"),
         _state("refused rows", _refused(agent), "none"),
-        _state("table on disk", agent.unkept, "kept"),
+        _state("table on disk", agent.unkept or agent.forgetful, "kept"),
         _state("drift", None, _mended(agent)),
+        *agent.noteworthy(),
+        *_orphans(agent),
+        *_flaps(agent),
         *agent.others_health(),
     ]
     return _view(_HEALTH_COLUMNS, [list(row) for row in rows])
@@ -122,6 +125,23 @@ def _health(agent: Agent) -> View:
 
 def _state(what: str, trouble: str | None, well: str) -> Health:
     return Health(what, "trouble", trouble) if trouble else Health(what, "ok", well)
+
+
+def _orphans(agent: Agent) -> Iterable[Health]:
+    """What is kept of before."""
+    if kept := agent.reconciler.kept:
+        yield Health(
+            "kept of before",
+            "trouble",
+            f"{kept} rows of networks that nobody has spoken for are kept;"
+            f" what nobody speaks for goes in {agent.orphans_left:.0f} s",
+        )
+
+
+def _flaps(agent: Agent) -> Iterable[Health]:
+    """Addresses that two claim."""
+    if flaps := agent.table.flaps.current():
+        yield Health("moving addresses", "trouble", f"{len(flaps)}; the last: {flaps[-1]}")
 
 
 def _refused(agent: Agent) -> str | None:

@@ -6,11 +6,12 @@ same for every dataplane (comparing, counting, retrying, showing) is above it, i
 in the group ``ovs_l2pop.backends``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from ovs_l2pop.difference import Row
 from ovs_l2pop.messages import Attachment
+from ovs_l2pop.orphans import Found, Scope
 from ovs_l2pop.table import Fact
 
 
@@ -32,6 +33,14 @@ class RowText(NamedTuple):
     place: str  #: table, bridge or device
     what: str  #: what it is about: match, address
     does: str  #: what it does: actions, attributes
+
+
+class Health(NamedTuple):
+    """How something is."""
+
+    what: str
+    state: str  #: "ok" or "trouble"
+    detail: str
 
 
 class Backend(Protocol):
@@ -56,6 +65,17 @@ class Backend(Protocol):
         :returns: whether somebody else may have changed rows of ours since the last read-back or
             poll, as far as the dataplane tells of it. It need not tell of everything.
         """
+
+    def settle(self, where: Callable[[int, str], Fact | None]) -> Iterable[str]:
+        """Put right where the dataplane, by what it learned itself, believes machines to be
+        elsewhere than announced. Called about once a second while connected.
+
+        :param where: what is announced of a MAC in a local VLAN.
+        :returns: what was otherwise, for people.
+        """
+
+    def health(self) -> Iterable[Health]:
+        """What of the dataplane is worth telling while connected, and none of the rest."""
 
     def refuse(self, attachment: Attachment) -> str | None:
         """Why this backend can't have such a network, or None."""
@@ -82,6 +102,15 @@ class Backend(Protocol):
         :returns: the rows that were refused, each with the reason.
         :raises RenumberedError: rows must be rendered again and read back.
         """
+
+    def scope(self, attachment: Attachment) -> Scope:
+        """Where this network's rows are, and what names it in them."""
+
+    def slot(self, row: Row) -> Hashable:
+        """What the dataplane has room for one of: of rows with equal slots, one is installed."""
+
+    def found(self, row: Row) -> Found | None:
+        """What an installed row tells of itself; None: of nothing that may be anybody's need."""
 
     def describe(self, row: Row) -> RowText:
         """The row for people."""

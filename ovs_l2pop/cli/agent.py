@@ -9,18 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from ovs_l2pop.cli.base import Command, add_config_options, config_arguments
+from ovs_l2pop.cli.stderr import StderrHandler
 from ovs_l2pop.paths import CONTROL_SOCKET
 
 LOG = logging.getLogger("ovs_l2pop")
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+#: What would end or stop a process that doesn't expect it: a terminal that is closed, or that
+#: wants nothing written (SIGTTOU); log rotation, which sends HUP or USR1 to whoever it knows.
+_IGNORED = (
+    *(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM),
+    *(signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGTTOU, signal.SIGTTIN, signal.SIGPIPE),
+)
 
 
 class Agent(Command):
     """Run the agent in the foreground until SIGTERM or SIGINT.
 
     The dataplane stays as it is when the agent ends; started again, it goes on from the table
-    that it keeps on disk (state_path).
+    that it keeps on disk (state_path). It takes no notice of SIGHUP and SIGUSR1: a new
+    configuration is read at the next start.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -32,11 +40,14 @@ class Agent(Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         # Imported here: commands that only talk to an agent start in half the time without.
         from ovs_l2pop import config
+        from ovs_l2pop.agent.addresses import HostAddresses
         from ovs_l2pop.agent.control import ControlServer
         from ovs_l2pop.agent.service import Agent as Service
         from ovs_l2pop.agent.store import Store
         from ovs_l2pop.backends import loader
 
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
         _log_to_stderr(logging.DEBUG if parsed_args.debug else logging.INFO)
         arguments = config_arguments(parsed_args)
         conf = config.load(arguments)
@@ -57,7 +68,12 @@ class Agent(Command):
         gc.set_threshold(200_000, 50, 1000)
         # State and socket first: a second agent must fail before it touches the dataplane.
         store = Store(Path(options.state_path).absolute())
-        service = Service(options.local_ip, backend, store, options.drift_interval)
+        service = Service(
+            *(options.local_ip, backend, store, options.drift_interval),
+            orphan_time=options.orphan_time,
+            addresses=HostAddresses(),
+            limits=config.limits(options),
+        )
         listener = _listener(conf, arguments, service)
         control = ControlServer(path, service)
         try:
@@ -95,7 +111,7 @@ def _log_to_stderr(level: int) -> None:
     root = logging.getLogger()
     for handler in root.handlers:
         root.removeHandler(handler)
-    handler = logging.StreamHandler()
+    handler = StderrHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root.addHandler(handler)
     root.setLevel(level)

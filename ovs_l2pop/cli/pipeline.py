@@ -60,8 +60,11 @@ def markdown(pipeline: "Pipeline") -> Iterator[str]:
             "",
             f"{table.purpose[0].upper()}{table.purpose[1:]}.",
         )
+        templates = _templates(pipeline, table)
+        if not templates and table.miss is None:
+            continue
         yield from ("", "| priority | flow | match | does | why |", "|---|---|---|---|---|")
-        for template in _templates(pipeline, table):
+        for template in templates:
             cells = (template.name, _match(template), _does(template))
             code = " | ".join(f"`{cell}`" for cell in cells)
             yield f"| {template.priority} | {code} | {template.why} |"

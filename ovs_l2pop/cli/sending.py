@@ -23,8 +23,11 @@ def send(control_socket: str, file_name: str = "-") -> int:
         sys.stderr.write(f"refused: {refusal}\n")
     if (more := answer["refused_count"] - len(answer["refused"])) > 0:
         sys.stderr.write(f"refused: {more} more\n")
-    if answer["pending"]:
-        sys.stderr.write(f"kept, and written as soon as it can be: {answer['pending']}\n")
+    if unkept := answer.get("unkept"):
+        sys.stderr.write(f"taken in, but {unkept}; tried again every few seconds\n")
+    if answer["pending"] not in (None, unkept):
+        kept = "" if unkept else "kept, and "
+        sys.stderr.write(f"{kept}written as soon as it can be: {answer['pending']}\n")
     return 1 if answer["refused_count"] or answer["pending"] else 0
 
 

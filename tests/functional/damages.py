@@ -104,13 +104,36 @@ DAMAGES: dict[str, tuple[Damage, list[tuple[str, str]]]] = {
         lambda h: h.vsctl("remove", "Port", TO_A, "external_ids", "ovs-l2pop"),
         [("missing", f"tunnel {TO_A} vxlan to {A}")],
     ),
+    "tunnel port whose options were cleared": (
+        lambda h: h.vsctl("clear", "Interface", TO_A, "options"),
+        [("missing", f"tunnel {TO_A} vxlan to {A}"), ("surplus", f"tunnel {TO_A} vxlan to")],
+    ),
+    "tunnel port in one VLAN": (
+        lambda h: h.vsctl("set", "Port", TO_A, "tag=7"),
+        [("missing", f"tunnel {TO_A}"), ("surplus", f"tunnel {TO_A} tag=7")],
+    ),
+    "tunnel port made deaf": (
+        lambda h: h.ofctl("mod-port", "br-tun", TO_A, "no-receive"),
+        [("surplus", f"port flags br-tun {TO_A} no-receive")],
+    ),
+    "patch port that floods nothing": (
+        lambda h: h.ofctl("mod-port", "br-int", "patch-tun", "no-flood", version="OpenFlow10"),
+        [("surplus", "port flags br-int patch-tun no-flood")],
+    ),
     "patch port led elsewhere": (
         lambda h: h.vsctl("set", "Interface", "patch-int", "options:peer=nowhere"),
-        [("missing", "wiring br-tun patch-int")],
+        [
+            ("missing", "wiring br-tun patch-int"),
+            ("surplus", "wiring br-tun patch-int interface=patch peer=nowhere"),
+        ],
     ),
     "patch port in one VLAN": (
         lambda h: h.vsctl("set", "Port", "patch-tun", "tag=7"),
-        [("missing", "wiring br-int patch-tun")],
+        [("missing", "wiring br-int patch-tun"), ("surplus", "wiring br-int patch-tun tag=7")],
+    ),
+    "spanning tree on our bridge": (
+        lambda h: h.vsctl("set", "Bridge", "br-tun", "stp_enable=true"),
+        [("missing", "wiring br-tun bridge"), ("surplus", "wiring br-tun bridge stp_enable=true")],
     ),
     "tunnel port with our mark added": (
         lambda h: h.vsctl(

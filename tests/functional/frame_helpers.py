@@ -67,9 +67,11 @@ def solicitation(
     return icmpv6(mac, to, IPv6Address(source).packed, where, body)
 
 
-def advertisement(mac: str, source: str, destination: str, target: str, flags: int) -> bytes:
+def advertisement(
+    mac: str, source: str, destination: str, target: str, flags: int, code: int = 0
+) -> bytes:
     """A neighbour advertisement (RFC 4861 §4.4) by *mac*; *flags* are the upper three bits."""
-    body = struct.pack("!BBHI", 136, 0, 0, flags << 29)
+    body = struct.pack("!BBHI", 136, code, 0, flags << 29)
     body += IPv6Address(target).packed + b"\x02\x01" + mac_bytes(mac)
     addresses = IPv6Address(source).packed, IPv6Address("ff02::1").packed
     return icmpv6(mac, destination, *addresses, body)

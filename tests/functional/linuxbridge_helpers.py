@@ -100,11 +100,14 @@ def fdb(host: Host, device: str) -> list[dict[str, Any]]:
 
 
 def unicast(host: Host, device: str) -> dict[str, str]:
-    """The permanent entries of a tunnel's own table but those for BUM traffic: MAC → VTEP."""
+    """The permanent entries of a tunnel's own table but those for BUM traffic: MAC → VTEP. Those
+    that say of a MAC that it is at this host are left out."""
     return {
         entry["mac"]: entry["dst"]
         for entry in fdb(host, device)
-        if "dst" in entry and entry["state"] == "permanent" and entry["mac"] != FLOODING[0]
+        if entry.get("dst", "::") not in ("::", "0.0.0.0")
+        and entry["state"] == "permanent"
+        and entry["mac"] != FLOODING[0]
     }
 
 
@@ -141,9 +144,10 @@ class Kernel(NamedTuple):
                 "suppress": info.get("info_slave_data", {}).get("neigh_suppress"),
             }
             if kind in ("vxlan", "bridge"):
-                shown_filters = host.exec("tc", "filter", "show", "dev", name, "ingress")
-                # The numbers of actions are the kernel's.
-                filters += re.sub(r"index \d+ ref \d+ bind \d+", "", shown_filters).splitlines()
+                for way in ("ingress", "egress"):
+                    text = host.exec("tc", "filter", "show", "dev", name, way)
+                    # The numbers of actions and programs are the kernel's.
+                    filters += re.sub(r"(index \d+ ref \d+ bind|\bid) \d+", "", text).splitlines()
         learned = {"", "stale"}
         entries = [
             json.dumps(entry, sort_keys=True)

@@ -424,7 +424,9 @@ def state(run: Run, net: Net) -> dict[str, Any]:
         entries = [e for e in run("bridge", "-j", "fdb", "show", "dev", tunnel) if e]
         own = [e for e in entries if "dst" in e and e["state"] == "permanent"]
         found["flooding"] = sorted(e["dst"] for e in own if e["mac"] == FLOODING[0])
-        found["unicast"] = {e["mac"]: e["dst"] for e in own if e["mac"] != FLOODING[0]}
+        # Of a machine of the host itself ours says that it is nowhere else.
+        elsewhere = (e for e in own if e["dst"] not in ("0.0.0.0", "::"))
+        found["unicast"] = {e["mac"]: e["dst"] for e in elsewhere if e["mac"] != FLOODING[0]}
         # Not what the kernel has for the device itself.
         bridged = [e for e in entries if "extern_learn" in e.get("flags", ()) and "master" in e]
         found["known to the bridge"] = sorted(e["mac"] for e in bridged)

@@ -11,6 +11,9 @@ from switch_helpers import FlowMonitor, Switch, flows, groups
 
 from ovs_l2pop.lab import AgentProcess, Host, Lab
 
+#: A tunnel port whose options were cleared.
+pytestmark = pytest.mark.expected_warnings(r"requires valid .remote_ip.", r"could not set config")
+
 
 @pytest.fixture(scope="module")
 def host(make_module_lab: Callable[..., Lab]) -> Host:

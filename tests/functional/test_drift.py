@@ -18,6 +18,10 @@ FAR = 600
 SOON = 8
 
 
+#: A tunnel port whose options were cleared.
+pytestmark = pytest.mark.expected_warnings(r"requires valid .remote_ip.", r"could not set config")
+
+
 @pytest.fixture(scope="module")
 def host(make_module_lab: Callable[..., Lab]) -> Host:
     return make_module_lab(1).hosts[0]

@@ -7,9 +7,20 @@ from functools import partial
 from typing import Any
 
 import pytest
-from feed_helpers import FLOODING, Message, Net, answer_to, drift, lines, send, wait_healthy
-from switch_helpers import UCAST_TO_TUN, table
+from feed_helpers import (
+    FLOODING,
+    Message,
+    Net,
+    answer_to,
+    drift,
+    lines,
+    send,
+    wait_healthy,
+    wait_until,
+)
+from switch_helpers import UCAST_TO_TUN, ports, table
 
+from ovs_l2pop.backends.openvswitch.render import tunnel_name
 from ovs_l2pop.lab import AgentProcess, Host, Lab
 
 NET = Net(1, 77)
@@ -85,11 +96,13 @@ def test_frozen_in_the_middle_of_a_large_write(host: Host, agent: AgentProcess) 
     count = 60_000
     parts = [machines(1000 + 200 * n, 200, f"10.200.1.{n % 250}") for n in range(count // 200)]
     answers: list[dict[str, Any]] = []
-    for delay in (0.6, 0.3, 0.9, 0.5):
+    for delay in (0.1, 0.0, 0.3, 0.6):
         sender = threading.Thread(
             target=lambda: answers.append(answer_to(agent, lines([NET.attach(5), *parts]).encode()))
         )
         sender.start()
+        # The last tunnel is made before the first flow.
+        wait_until(lambda: tunnel_name("vxlan", "10.200.1.249") in ports(host), "tunnels")
         time.sleep(delay)
         with host.frozen("ovs-vswitchd"):
             time.sleep(12)

@@ -4,6 +4,8 @@ h1                h2
 red1, blue1       red2, blue2       the same MACs and the same addresses in both networks
 """
 
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -139,6 +141,40 @@ def test_a_local_vlan_that_another_network_gets_is_empty(site: Site, at_once: bo
     finally:
         send(site.agent(one), new.detach(), RED.attach(5))
     assert machine(site, "red1").ping("10.0.0.2").lost == 0
+
+
+def test_no_frame_of_the_network_before_comes_in_a_local_vlan_that_was_given_away(
+    site: Site,
+) -> None:
+    """The port keeps its place, and frames come all the time: the switch forwards by its caches."""
+    one, _ = site.lab.hosts
+    red1, red2 = machine(site, "red1"), machine(site, "red2")
+    new = Net(9, 79)
+    sending = threading.Event()
+
+    def talk() -> None:
+        while not sending.wait(0.001):
+            red2.send(plain(BROADCAST, MAC2, "red"))
+
+    talker = threading.Thread(target=talk)
+    late = 0
+    with red1.capture() as capture:
+        talker.start()
+        try:
+            for _ in range(15):
+                capture.wait_for(lambda data: b"red" in data)
+                send(site.agent(one), RED.detach(), new.attach(5))
+                given = time.time()
+                time.sleep(0.02)
+                late += sum(frame.time > given for frame in capture.frames)
+                assert not [flow for flow in flows(one, LEARNED) if "vlan_tci=0x0005/" in flow]
+                capture.clear()
+                send(site.agent(one), new.detach(), RED.attach(5))
+        finally:
+            sending.set()
+            talker.join()
+            send(site.agent(one), new.detach(), RED.attach(5))
+    assert late == 0
 
 
 def test_two_networks_swap_their_local_vlans(site: Site) -> None:

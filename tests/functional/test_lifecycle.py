@@ -1,12 +1,16 @@
 """An agent's beginning and end, and what it must not do to another's work."""
 
+import json
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 from conftest import MakeLab
 from feed_helpers import FLOODING, Net, lines, send
 
+from ovs_l2pop.agent.client import ask
 from ovs_l2pop.lab import Lab
 
 NET = Net(10, 1001)
@@ -96,3 +100,38 @@ def test_own_vtep_in_another_notation_is_still_our_own(make_lab: MakeLab) -> Non
     assert "local" in agent.cli("show", "entries").stdout
     assert "vxlan" not in agent.cli("show", "tunnels").stdout
     agent.stop()
+
+
+def test_signals_that_mean_nothing_to_it(lab2: Lab) -> None:
+    """A closed terminal, a log rotation."""
+    agent = lab2.hosts[0].start_agent()
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTOU, signal.SIGPIPE):
+        agent.process.send_signal(number)
+    assert agent.cli("check").returncode == 0
+    assert agent.process.poll() is None
+    assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "asleep"])
+def test_who_reads_the_log_and_stops(lab2: Lab, gone: bool) -> None:
+    host = lab2.hosts[0]
+    config = host.agent_config()
+    command = [sys.executable, "-m", "ovs_l2pop", "agent", "--debug", "--config-file", str(config)]
+    process = host.popen(command, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        while b"ready" not in process.stderr.readline():
+            continue
+        if gone:
+            process.stderr.close()
+        socket = host.directory / "agent.sock"
+        # Each is refused for another reason, and so logged.
+        for number in range(1500):
+            bad = json.dumps({"method": "table_format", "format": number}) + "\n"
+            ask(socket, {"command": "send"}, [bad.encode(), f"{'x' * 50}{number}\n".encode()])
+        send_to = NET.attach(5)
+        answer = ask(socket, {"command": "send"}, [lines([send_to]).encode()])
+        assert (answer["refused"], answer["pending"]) == ([], None)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0

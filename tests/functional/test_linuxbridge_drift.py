@@ -1,5 +1,6 @@
 """Behind the agent's back, on a Linux bridge host: the kernel tells, and the agent mends."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 
@@ -58,13 +59,27 @@ DAMAGES = {
         f"ip neigh replace fd00::1 lladdr {MAC1[:-1]}9 dev {BRIDGE} nud permanent proto 108",
     ),
     "filter deleted": ("missing tunnel", f"tc filter del dev {TUNNEL} ingress"),
+    "filter of what leaves deleted": ("missing tunnel", f"tc filter del dev {TUNNEL} egress"),
+    "filter with another program": (
+        "missing tunnel",
+        f"tc filter replace dev {TUNNEL} egress pref 1 handle 0x6c32 bpf da bytecode '1,6 0 0 0,'",
+    ),
     "filters' place deleted": ("missing tunnel", f"tc qdisc del dev {BRIDGE} clsact"),
+    "filters' place on the tunnel deleted": ("missing tunnel", f"tc qdisc del dev {TUNNEL} clsact"),
     "tunnel down": ("missing tunnel", f"ip link set {TUNNEL} down"),
     "tunnel out of its bridge": ("missing tunnel", f"ip link set {TUNNEL} nomaster"),
     "responder off": ("missing tunnel", f"bridge link set dev {TUNNEL} neigh_suppress off"),
     "tunnel robbed of our mark": ("missing tunnel", f"ip link set {TUNNEL} alias ''"),
     "tunnel not flooded to": ("missing tunnel", f"bridge link set dev {TUNNEL} bcast_flood off"),
     "tunnel not learned from": ("missing tunnel", f"bridge link set dev {TUNNEL} learning off"),
+    "tunnel sends back what came in": (
+        "missing tunnel",
+        f"bridge link set dev {TUNNEL} hairpin on",
+    ),
+    "tunnel asked for others' addresses": (
+        "missing tunnel",
+        f"ip link set {TUNNEL} type bridge_slave proxy_arp on",
+    ),
     "tunnel isolated": ("missing tunnel", f"bridge link set dev {TUNNEL} isolated on"),
     "another MTU": ("missing tunnel", f"ip link set {TUNNEL} mtu 1400"),
     "tunnel deleted": ("missing tunnel", f"ip link del {TUNNEL}"),
@@ -76,7 +91,7 @@ DAMAGES = {
 def test_one_damage(agent: AgentProcess, host: Host, name: str) -> None:
     words, command = DAMAGES[name]
     before, logged = state(host), len(agent.log())
-    host.exec(*command.split())
+    host.exec(*shlex.split(command))
     deadline = time.monotonic() + SOON
     while not (told := agent.log()[logged:]) or state(host) != before:
         assert time.monotonic() < deadline, f"not mended, and logged: {told}"

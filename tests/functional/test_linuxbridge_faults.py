@@ -227,6 +227,43 @@ def test_announcements_stay_where_the_kernel_has_no_filters(host: Host) -> None:
     node.backend.close()
 
 
+def test_filters_of_others(node: Node) -> None:
+    """Beside ours they stay, also when ours go; a bridge of somebody else's is used."""
+    run, name = node.host.exec, "br-op"
+    run("ip", "link", "add", name, "type", "bridge")
+    node.tell(attach(NET, name))
+    places = ((name, "ingress"), ("vxlan-77", "egress"))
+    theirs = ("pref", "10", "bpf", "da", "bytecode", "1,6 0 0 4294967295,")
+    for device, way in places:
+        run("tc", "filter", "add", "dev", device, way, *theirs)
+    assert node.drift() == Drift([], [])
+    node.backend._settings = Settings(node.host.vtep, ("vxlan",), True, False, 4789, 0, 0, ())
+    assert node.resync() == {}
+    for device, way in places:
+        left = run("tc", "filter", "show", "dev", device, way)
+        assert "pref 10" in left
+        assert "l2pop" not in left
+
+
+def test_a_place_for_filters_that_has_one_way_only(node: Node) -> None:
+    """A qdisc of somebody else's on the tunnel: nothing is answered, so nothing is kept back."""
+    node.tell(attach(NET), NET.add({A: entries(3)}))
+    run = node.host.exec
+    run("tc", "qdisc", "del", "dev", "vxlan-77", "clsact")
+    run("tc", "qdisc", "add", "dev", "vxlan-77", "ingress")
+    reasons = [*node.resync().values()]
+    assert "no way for announcements, so no responder: Invalid argument" in reasons[0]
+    assert reasons[1:] == ["kept, though it is not as it should be"]
+    assert link(node.host, "vxlan-77")["linkinfo"]["info_slave_data"]["neigh_suppress"] is False
+    for device in ("vxlan-77", bridge_of(NET)):
+        assert run("tc", "filter", "show", "dev", device, "ingress") == ""
+    assert node.tell(NET.add({A: entries(5)})) == {}
+    assert len(unicast(node.host, "vxlan-77")) == 4
+    run("tc", "qdisc", "del", "dev", "vxlan-77", "ingress")
+    assert node.resync() == {}
+    assert node.drift() == Drift([], [])
+
+
 def test_a_device_vanishes_between_two_writes(node: Node) -> None:
     node.tell(attach(NET), NET.add({A: [FLOODING]}))
     node.host.exec("ip", "link", "delete", "vxlan-77")

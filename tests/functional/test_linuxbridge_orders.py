@@ -19,6 +19,7 @@ from ovs_l2pop.messages import Parser
 from ovs_l2pop.table import (
     FloodFact,
     ForwardingTable,
+    LocalFact,
     NeighbourFact,
     NetworkFact,
     UnicastFact,
@@ -93,6 +94,8 @@ class World:
                     state[name] = bridge
                 case UnicastFact(_, mac, vtep) if populate:
                     entries[name][mac] = vtep
+                case LocalFact(_, mac) if populate:
+                    entries[name][mac] = "0.0.0.0"
                 case FloodFact(_, vteps) if populate:
                     floods[name] += vteps
                 case NeighbourFact(_, ip, mac) if answers:

@@ -214,8 +214,11 @@ def test_entries(agent: AgentProcess, host: Host) -> None:
         "fd00::1": MAC1,
     }
     # The bridge answers only for what it knows to be behind the tunnel.
-    bridged = {e["mac"] for e in fdb(host, "vxlan-77") if "extern_learn" in e["flags"]}
+    bridged = {e["mac"] for e in fdb(host, "vxlan-77") if "sticky" in e["flags"]}
     assert {MAC1, MAC2, MAC3} == bridged
+    # A machine of this host is nowhere else.
+    here = [e["mac"] for e in fdb(host, "vxlan-77") if e.get("dst") == "0.0.0.0"]
+    assert here == ["fa:16:3e:00:00:09"]
     assert drift(agent) == []
     send(agent, NET.remove({A: [[MAC1, "10.0.0.1"], [MAC1, "fd00::1"], FLOODING]}))
     assert unicast(host, "vxlan-77") == {MAC2: A, MAC3: B}
@@ -339,6 +342,35 @@ def test_a_stream_leaves_what_upstreams_agent_would_have_left(
     assert drift(agent) == []
 
 
+@pytest.mark.parametrize("count", [1, 600])
+def test_a_withdrawal_takes_nothing_of_a_strangers(
+    agent: AgentProcess, host: Host, count: int
+) -> None:
+    """Ours were taken away, and somebody wrote the same without our marks."""
+    others = [[f"fa:16:3e:01:{n >> 8:02x}:{n & 255:02x}", f"10.0.1.{n}"] for n in range(1, 200)]
+    others = [[mac, ip.replace("10.0.1", f"10.0.{k}")] for k in (1, 2, 3) for mac, ip in others]
+    pairs = [[MAC1, "10.0.0.1"], [MAC1, "fd00::1"], [MAC2, "10.0.0.2"], *others[: count - 1]]
+    send(agent, attach(NET), NET.add({A: [FLOODING, *pairs]}))
+    bridge = bridge_of(NET)
+    for command in (
+        f"bridge fdb del {MAC1} dev vxlan-77 self",
+        f"bridge fdb add {MAC1} dev vxlan-77 dst {A} self permanent",
+        f"bridge fdb del {MAC1} dev vxlan-77 master",
+        f"bridge fdb add {MAC1} dev vxlan-77 master static",
+        f"ip neigh del 10.0.0.1 dev {bridge}",
+        f"ip neigh add 10.0.0.1 lladdr {MAC1} dev {bridge} nud permanent",
+        f"ip neigh del fd00::1 dev {bridge}",
+        f"ip neigh add fd00::1 lladdr {MAC1} dev {bridge} nud permanent",
+    ):
+        run(host, command)
+    send(agent, NET.remove({A: pairs}))
+    assert unicast(host, "vxlan-77") == {MAC1: A}
+    pinned = [e for e in fdb(host, "vxlan-77") if e["mac"] == MAC1 and "master" in e]
+    assert [entry["state"] for entry in pinned] == ["static"]
+    assert neighbours(host, bridge) == {"10.0.0.1": MAC1, "fd00::1": MAC1}
+    assert drift(agent) == []
+
+
 def test_bad_entries_cost_the_others_nothing(agent: AgentProcess, host: Host) -> None:
     bad = [
         ["not a mac", "10.0.0.7"],
@@ -354,6 +386,61 @@ def test_bad_entries_cost_the_others_nothing(agent: AgentProcess, host: Host) ->
     )
     assert len(told) == 7
     assert (unicast(host, "vxlan-77"), flooding(host, "vxlan-77")) == ({MAC1: A}, [A])
+
+
+# -- bridges that lost their name or their marks --------------------------------------------------
+
+
+def test_a_renamed_bridge_keeps_its_machines(agent: AgentProcess, host: Host) -> None:
+    send(agent, attach(NET), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
+    bridge = bridge_of(NET)
+    host.exec("ip", "link", "add", "tap-x", "mtu", "1450", "type", "veth", "peer", "peer-x")
+    try:
+        host.exec("ip", "link", "set", "tap-x", "master", bridge)
+        number = link(host, bridge)["ifindex"]
+        for commands in (
+            ["ip link set BRIDGE name elsewhere"],
+            ["ip link set BRIDGE alias ''", "ip link set BRIDGE name elsewhere"],
+            ["ip link set vxlan-77 nomaster", "ip link set BRIDGE name elsewhere"],
+            ["ip link del vxlan-77", "ip link set BRIDGE name elsewhere"],
+        ):
+            for command in commands:
+                host.exec(*(word.strip("'") for word in command.replace("BRIDGE", bridge).split()))
+            assert agent.cli("repair").returncode == 0
+            assert devices(host) == {"vxlan-77", bridge}
+            assert link(host, bridge)["ifindex"] == number
+            assert link(host, "tap-x")["master"] == link(host, "vxlan-77")["master"] == bridge
+            assert neighbours(host, bridge) == {"10.0.0.1": MAC1}
+            assert drift(agent) == []
+    finally:
+        host.exec("ip", "link", "del", "tap-x")
+
+
+@pytest.mark.parametrize("robbed", ["bridge", "tunnel", "both"])
+@pytest.mark.parametrize("running", [True, False])
+def test_lost_aliases(agent: AgentProcess, host: Host, robbed: str, running: bool) -> None:
+    """What is ours is known by its group of devices too, and goes with its network."""
+    send(agent, attach(NET), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
+    bridge = bridge_of(NET)
+    names = {"bridge": [bridge], "tunnel": ["vxlan-77"], "both": [bridge, "vxlan-77"]}[robbed]
+    for name in names:
+        host.exec("ip", "link", "set", name, "alias", "")
+    if running:
+        assert agent.cli("repair").returncode == 0
+        assert {link(host, n)["ifalias"] for n in names} == {f"ovs-l2pop network {NET.id}"}
+        assert unicast(host, "vxlan-77") == {MAC1: A}
+        assert drift(agent) == []
+    send(agent, NET.detach())
+    assert devices(host) == set()
+
+
+def test_an_empty_bridge_of_ours_without_its_alias(agent: AgentProcess, host: Host) -> None:
+    send(agent, attach(NET))
+    host.exec("ip", "link", "set", bridge_of(NET), "alias", "")
+    host.exec("ip", "link", "del", "vxlan-77")
+    send(agent, NET.detach())
+    assert agent.cli("repair").returncode == 0
+    assert devices(host) == set()
 
 
 # -- bridges of others ---------------------------------------------------------------------------

@@ -213,7 +213,8 @@ def wanted(scenario: Scenario, chapter: Chapter) -> State:
         "unicast": {mac: vteps[letter] for mac, letter in plain["unicast"].items()},
         # A bridge answers by its own neighbours, for MACs that it knows to be behind the tunnel.
         "neighbours": {"tunnel": {}, "bridge": plain["neighbours"] if responder else {}},
-        "known to the bridge": sorted(plain["unicast"]) if responder else [],
+        # It also keeps them there.
+        "known to the bridge": sorted(plain["unicast"]),
     }
 
 

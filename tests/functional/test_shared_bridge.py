@@ -1,15 +1,19 @@
 """br-tun under a Neutron agent: what is the agent's stays, and its tunnels are taken over."""
 
+import itertools
 from pathlib import Path
 
+import pytest
+from column_damages import INTERFACE, PORT
 from conftest import MakeLab
+from feed_helpers import wait_until
 from switch_helpers import ports
 
 from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
-from ovs_l2pop.backends.openvswitch.ovsdb import Bridges
 from ovs_l2pop.backends.openvswitch.render import tunnel_name
+from ovs_l2pop.backends.openvswitch.rows import Bridges
 from ovs_l2pop.lab import Host
 
 NETWORK = "7a1c4bd0-95a3-4e0e-9d51-3c2a7c3c9b10"
@@ -77,5 +81,48 @@ def test_tunnels_of_the_agent_are_taken_over(make_lab: MakeLab, tmp_path: Path) 
         flood = host.ofctl("dump-flows", "br-tun", "table=22")
         assert all(f"output:{number}" in flood for number in numbers)
         assert "cookie=0x77" in host.ofctl("dump-flows", "br-tun", "table=20")
+    finally:
+        agent.stop()
+
+
+@pytest.mark.expected_warnings(
+    r"\|(bridge|netdev|netdev_vport|ofproto|bond|lacp|tunnel|cfm|bfd)\|",
+    r"socket_util\|ERR\|.nobody. is not a valid IP address",
+)
+def test_a_tunnel_that_was_taken_over_is_ours(make_lab: MakeLab, tmp_path: Path) -> None:
+    """Every column of it comes back; of the bridges and patch ports none is touched."""
+    host = make_lab(1).hosts[0]
+    host.vsctl(
+        *("add-br", "br-tun", "--", "set", "Bridge", "br-tun", "datapath_type=netdev"),
+        *("stp_enable=true", "fail_mode=standalone"),
+        *("--", "add-port", "br-tun", "patch-int", "tag=7"),
+        *("--", "set", "Interface", "patch-int", "type=patch", "options:peer=patch-tun"),
+    )
+    name = tunnel_name("vxlan", NEAR)
+    number = stock_tunnel(host, name, NEAR)
+
+    def everything() -> list[str]:
+        tables = (("Port", "tag,other_config,external_ids"), ("Bridge", "stp_enable,fail_mode"))
+        return [host.vsctl(f"--columns=name,{shown}", "list", table) for table, shown in tables]
+
+    theirs = host.vsctl("--columns=tag,other_config,external_ids", "list", "Port", "patch-int")
+    agent = Agent(HERE, backend(host), Store(tmp_path), drift_interval=0)
+    agent.start().result()
+    try:
+        agent.submit(message.encode() for message in MESSAGES).result()
+        before = everything()
+        interface = ("--columns=type,options,ofport,bfd,mac", "list", "Interface", name)
+        own = host.vsctl(*interface)
+        for template in itertools.chain(*PORT.values(), *INTERFACE.values()):
+            if template in ("clear Port {} other_config", "remove Interface {} options peer"):
+                continue  # it has none
+            host.vsctl("--no-wait", *template.replace("{}", name).split())
+            wait_until(lambda: agent.call(agent.drift).result() != ([], []), template)
+            _, refused = agent.call(agent.repair).result()
+            assert refused == {}, template
+            assert (host.vsctl(*interface), everything()) == (own, before), template
+        assert host.ofport(name) == number
+        shown = host.vsctl("--columns=tag,other_config,external_ids", "list", "Port", "patch-int")
+        assert shown == theirs
     finally:
         agent.stop()

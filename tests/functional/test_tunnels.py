@@ -165,14 +165,15 @@ def test_hundreds_come_and_go(host: Host) -> None:
     agent = host.start_agent()
     send(agent, NET.attach(5))
     bare = Switch.of(host)
-    vteps = [f"10.201.{number // 200}.{number % 200 + 1}" for number in range(300)]
+    # More than go in one transaction.
+    vteps = [f"10.201.{number // 200}.{number % 200 + 1}" for number in range(600)]
     for _ in range(2):
         send(agent, NET.add({vtep: [FLOODING] for vtep in vteps}))
-        assert len(ports(host)) == 301
+        assert len(ports(host)) == 601
         numbers = host.vsctl(
             "--bare", "--columns=ofport", "find", "Interface", "type=vxlan"
         ).split()
-        assert len(set(numbers)) == 300
+        assert len(set(numbers)) == 600
         send(agent, NET.remove({vtep: [FLOODING] for vtep in vteps}))
         assert Switch.of(host) == bare
 
@@ -196,6 +197,23 @@ def test_orphans_of_ours_are_taken_away_at_start(host: Host) -> None:
     assert ports(host) == {"patch-int"}
     assert not [flow for flow in flows(host) if "tun_id" in flow or "vxlan" in flow]
     assert drift(agent) == []
+
+
+@pytest.mark.expected_warnings(r"requires valid .remote_ip.", r"unknown gre", r"could not set conf")
+def test_a_port_that_was_damaged_meanwhile_is_mended_at_start(host: Host) -> None:
+    """It has our mark and our name, and so is ours, whatever its options say."""
+    agent = host.start_agent()
+    send(agent, NET.attach(5), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]], B: [FLOODING]}))
+    before = Switch.of(host)
+    agent.stop()
+    host.vsctl(
+        *("clear", "Interface", TO_A, "options", "--", "set", "Port", TO_A, "tag=7"),
+        *("--", "set", "Interface", TO_B, "type=gre", f"options:remote_ip={A}"),
+    )
+    agent = host.start_agent()
+    assert drift(agent) == []
+    assert Switch.of(host) == before
+    assert interface(host, TO_A)["type"] == interface(host, TO_B)["type"] == "vxlan"
 
 
 # -- other people's ------------------------------------------------------------------------------
@@ -321,6 +339,7 @@ def test_a_foreign_tunnel_to_the_same_vtep(host: Host) -> None:
     )
     assert answer["refused_count"] == 1
     assert TO_A in answer["refused"][0]
+    assert f"port theirs of br-tun is a tunnel to {A} already" in answer["refused"][0]
     assert TO_B in ports(host)
     assert "theirs" in ports(host)
     # Nothing of the failed port stays when it isn't wanted any more.

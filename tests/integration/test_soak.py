@@ -100,7 +100,8 @@ class Member:
             tunnel, bridge = f"vxlan-{segment(network_id)}", f"brq{network_id[:11]}"
             unicast, flood = {}, []
             for entry in self._json("bridge", "-j", "fdb", "show", "dev", tunnel):
-                if "dst" in entry and entry["state"] == "permanent":
+                elsewhere = entry.get("dst", "::") not in ("::", "0.0.0.0")
+                if elsewhere and entry["state"] == "permanent":
                     if entry["mac"] == "00:00:00:00:00:00":
                         flood.append(entry["dst"])
                     else:

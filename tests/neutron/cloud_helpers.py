@@ -121,7 +121,7 @@ class OurHost:
         while True:
             self.now += 1.0
             before = self.now
-            reply = endpoint.sync(None, self.name, asked, cursor)
+            reply = endpoint.sync(None, self.name, asked, cursor, own=self.replica.with_own)
             calls += 1
             messages, cursor = self.replica.synced(Answer.from_wire(reply), before)
             self.absorb(messages)
@@ -371,10 +371,17 @@ class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]
         """That exactly these messages were sent since the last time.
 
         :param changes: what is told, and hosts that have the network; for "add", "remove" and
-            "update" all of them, for "ours" only those of ours.
+            "update" all of them, for "ours" only those of ours. The port's own host, which is not
+            among them, is told too if it is ours.
         :param tables: hosts that are sent the whole network, if they can't ask for it.
+        :returns: the messages to others than the port's own host.
         """
         casts = self.sent()
+        named = {host for _, hosts in changes for host in hosts}
+        own = [cast for cast in casts if cast.method == "update_ports" and cast.host not in named]
+        casts = [cast for cast in casts if cast not in own]
+        assert len(own) <= len(changes), own
+        assert {cast.host for cast in own} <= set(self.ours), own
         wanted: Counter[tuple[str | None, str]] = Counter()
         for what, hosts in changes:
             ours = [host for host in hosts if host in self.ours]

@@ -28,10 +28,15 @@ from ovs_l2pop.neutron.server.decisions import Appear, Kind, Vanish, View
 from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.publisher import Publisher
+from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.segments import NetworkSegment
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
 
 HOSTS, PORTS, HOST = 1000, 10, "host-1"
+
+
+def publisher() -> Publisher:
+    return Publisher(Sink(), Memory(), Roster(lambda: 0.0))
 
 
 class Sink(Notifier):
@@ -93,7 +98,7 @@ def main(url: str) -> None:
     assert not measure("hosts of an HA router", queries.ha_hosts, network)
     measure("sync of a host", lambda: SyncEndpoint().sync(None, HOST, {network: ""}))
     agent = Agent(HOST, "20.1.0.2", frozenset({"vxlan"}), Language.UPSTREAM)
-    measure("agent's row deleted", Publisher(Sink(), Memory()).host_changed, agent, None)
+    measure("agent's row deleted", publisher().host_changed, agent, None)
 
 
 def measure(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +111,7 @@ def measure(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 
 
 def publish(step: Any, at: NetworkSegment) -> None:
-    Publisher(Sink(), Memory()).publish(step, at)
+    publisher().publish(step, at)
 
 
 if __name__ == "__main__":

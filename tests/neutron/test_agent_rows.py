@@ -1,14 +1,18 @@
 """Agents that are deleted, come back, or move to another address; C and D are ours."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 from unittest import mock
 
-from cloud_helpers import FLOODING, Cloud, OurHost, ours_to, upstream_to
+from cloud_helpers import FLOODING, Cast, Cloud, OurHost, ours_to, upstream_to
 from neutron.tests.common import helpers
 
 from ovs_l2pop.neutron.protocol import DELETED, Update
 from ovs_l2pop.neutron.server import queries
+from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.sync import Gallery, SyncEndpoint
+
+GRACE = 3600.0  #: ``agent_down_time`` of these tests
 
 
 class TestAgentRows(Cloud):
@@ -16,18 +20,42 @@ class TestAgentRows(Cloud):
 
     def setUp(self) -> None:
         super().setUp()
+        self.now = 0.0
+        self.mech._roster._clock = lambda: self.now
+        #: What is to be done when a row has been gone for so long.
+        self.later: list[Callable[[], None]] = []
+        mock.patch("threading.Timer", self._timer).start()
         self.port_on("B", up=True)
         self.ports = [self.port_on("A", up=True) for _ in range(2)]
         self.port_on("C", up=True)
         ticks = iter(range(0, 10**9, 10))
-        self.endpoint = SyncEndpoint(Gallery(lambda: next(ticks)))
+        # The process that serves hosts is another one than that of the API.
+        roster = Roster(lambda: GRACE, lambda: self.now)
+        self.endpoint = SyncEndpoint(Gallery(lambda: next(ticks), roster))
         self.c = OurHost("C", self.vtep("C"))
         self.c.replica.use(self.net)
         self.c.sync(self.endpoint)
         self.sent()
 
+    def _timer(self, seconds: float, function: Any, arguments: Any) -> mock.Mock:
+        assert GRACE < seconds < GRACE + 10
+        self.later.append(lambda: function(*arguments))
+        return mock.Mock()
+
     def delete_agent(self, host: str) -> None:
+        """Of a living one."""
         self.plugin.delete_agent(self.admin, self.agent_on(host)["id"])
+
+    def dies_and_is_deleted(self, host: str) -> None:
+        agent = self.agent_on(host)
+        helpers.kill_agent(agent["id"])
+        self.plugin.delete_agent(self.admin, agent["id"])
+
+    def after_the_grace(self) -> list[Cast]:
+        self.now += GRACE + 1
+        while self.later:
+            self.later.pop()()
+        return self.sent()
 
     def behind(self, vtep: str) -> set[tuple[str, str]]:
         """What C knows of a VTEP."""
@@ -37,8 +65,8 @@ class TestAgentRows(Cloud):
     def all_of_a(self) -> set[tuple[str, str]]:
         return {FLOODING} | {pair for port in self.ports for pair in self.pairs(port)}
 
-    def test_row_deleted_before_its_ports(self) -> None:
-        self.delete_agent("A")
+    def test_row_of_a_dead_agent(self) -> None:
+        self.dies_and_is_deleted("A")
         (remove,) = self.sent()  # while the VTEP is still known; ours will ask
         assert (remove.host, remove.method) == ("B", "remove_fdb_entries")
         assert set(remove.pairs(self.net, self.vtep("A"))) == self.all_of_a
@@ -52,29 +80,63 @@ class TestAgentRows(Cloud):
         self.c.take(gone)
         assert self.behind(self.vtep("A")) == {FLOODING, *self.pairs(self.ports[1])}
         self.rebind(self.ports[1], "D")
-        (gone,) = self.sent()
-        self.c.take(gone)
+        for cast in ours_to(self.sent(), "C"):
+            self.c.take(cast)
         assert self.behind(self.vtep("A")) == set()
+        assert self.after_the_grace() == []
 
-    def test_next_sync_says_so_too(self) -> None:
+    def test_row_of_a_living_agent_comes_back(self) -> None:
+        """Nobody is told anything for what is known to pass."""
         self.delete_agent("A")
+        assert self.sent() == []
+        self.now += GRACE / 2
         self.c.sync(self.endpoint)
-        assert self.behind(self.vtep("A")) == set()
-
-    def test_row_comes_back(self) -> None:
-        """An operator deleted that of a running agent; meanwhile it wasn't told anything."""
-        self.delete_agent("A")
-        self.c.sync(self.endpoint)
+        assert self.behind(self.vtep("A")) == self.all_of_a
+        # What happens meanwhile is told, with the VTEP that it had.
+        self.delete(self.ports[1])
+        casts = self.sent()
+        (remove,) = upstream_to(casts, "B")
+        assert remove.pairs(self.net, self.vtep("A")) == self.pairs(self.ports[1])
+        self.c.take(*ours_to(casts, "C"))
         self.port_on("B", up=True)
         self.sent()
         self.register("A", self.vtep("A"))
-        casts = self.expect(("add", "BC"), tables="A")
-        (add,) = upstream_to(casts, "B")
-        assert set(add.pairs(self.net, self.vtep("A"))) == self.all_of_a
-        (table,) = upstream_to(casts, "A")
+        casts = self.sent()
+        (table,) = upstream_to(casts, "A")  # it wasn't told meanwhile
         assert len(table.pairs(self.net, self.vtep("B"))) == 3
         self.c.take(*ours_to(casts, "C"))
-        assert self.behind(self.vtep("A")) == self.all_of_a
+        assert self.behind(self.vtep("A")) == {FLOODING, *self.pairs(self.ports[0])}
+        assert self.after_the_grace() == []
+
+    def test_row_of_a_living_agent_stays_away(self) -> None:
+        self.delete_agent("A")
+        (remove,) = self.after_the_grace()
+        assert (remove.host, remove.method) == ("B", "remove_fdb_entries")
+        assert set(remove.pairs(self.net, self.vtep("A"))) == self.all_of_a
+        self.c.sync(self.endpoint)
+        assert self.behind(self.vtep("A")) == set()
+
+    def test_row_comes_back_with_another_vtep(self) -> None:
+        self.delete_agent("A")
+        self.register("A", "20.0.9.9")
+        self.c.take(*ours_to(self.sent(), "C"))
+        assert self.behind("20.0.9.9") == self.all_of_a
+        assert self.behind(self.vtep("A")) == set()
+        remove, add = upstream_to(self.after_the_grace(), "B")
+        assert set(remove.pairs(self.net, self.vtep("A"))) == self.all_of_a
+        assert set(add.pairs(self.net, "20.0.9.9")) == self.all_of_a
+
+    def test_a_process_that_never_saw_the_row(self) -> None:
+        self.delete_agent("A")
+        self.c.sync(SyncEndpoint(Gallery(roster=Roster(lambda: GRACE))))
+        assert self.behind(self.vtep("A")) == set()
+
+    def test_a_host_of_ours_that_comes_back_is_told_to_ask(self) -> None:
+        self.delete_agent("C")
+        self.sent()
+        self.register("C", self.vtep("C"), ours=True)
+        hints = [Update.from_wire(cast.body).ports for cast in ours_to(self.sent(), "C")]
+        assert () in hints
 
     def test_address_changes(self) -> None:
         self.register("A", "20.0.9.9")
@@ -83,8 +145,8 @@ class TestAgentRows(Cloud):
         assert set(remove.pairs(self.net, self.vtep("A"))) == self.all_of_a
         assert add.method == "add_fdb_entries"
         assert set(add.pairs(self.net, "20.0.9.9")) == self.all_of_a
-        # The ports are the same as before, so only an answer settles it for those of ours.
-        self.c.sync(self.endpoint)
+        # Ours are told at once, though the ports are the same as before.
+        self.c.take(*ours_to(self.sent(), "C"))
         assert self.behind(self.vtep("A")) == set()
         assert self.behind("20.0.9.9") == self.all_of_a
 
@@ -111,7 +173,7 @@ class TestAgentRows(Cloud):
         with mock.patch.object(queries, "ports_at") as ports_at:
             place = mock.Mock(mac="fa:16:3e:00:00:01", ips=[a["ip_address"] for a in addresses])
             ports_at.return_value = [place]
-            self.delete_agent("A")
+            self.dies_and_is_deleted("A")
         removes = upstream_to(self.sent(), "B")
         assert len(removes) == 2
         assert sum(len(cast.pairs(self.net, self.vtep("A"))) for cast in removes) == 1001

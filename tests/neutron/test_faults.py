@@ -7,6 +7,7 @@ from unittest import mock
 
 import oslo_messaging
 from cloud_helpers import Body, Cloud, OurHost
+from neutron.tests.common import helpers
 from neutron_lib import context as n_context
 from oslo_db import exception as db_exc
 
@@ -78,6 +79,10 @@ class TestFaults(Cloud):
         self.expect(("add", "B"), tables="A")
         assert not failures
 
+    def _dies_and_is_deleted(self, agent: Body) -> None:
+        helpers.kill_agent(agent["id"])
+        self.plugin.delete_agent(self.admin, agent["id"])
+
     def _lives(self, distributed: Body, available: Body) -> dict[str, Callable[[], object]]:
         up, down, gone, moved = (self.port_on("A") for _ in range(4))
         for port in (down, gone, moved):
@@ -91,7 +96,7 @@ class TestFaults(Cloud):
             "address": lambda: self.update(up, fixed_ips=[]),
             "distributed": lambda: self.wire([distributed], "A"),
             "standby": lambda: self.down(available, "B"),
-            "agent deleted": lambda: self.plugin.delete_agent(self.admin, agent["id"]),
+            "agent deleted": lambda: self._dies_and_is_deleted(agent),
             "agent created": lambda: self.register("D", self.vtep("D"), ours=True),
             "agent moved": lambda: self.register("D", "20.0.9.9", ours=True),
         }

@@ -125,7 +125,8 @@ class OpenRows(Cloud):
             a = OurHost("A", self.vtep("A"))
             a.replica.use(self.net)
             a.sync(SyncEndpoint())
-            unicast = {mac: vtep for mac, _, vtep in a.entries if mac != FLOODING[0]}
+            elsewhere = [entry for entry in a.entries if entry[2] != a.vtep]
+            unicast = {mac: vtep for mac, _, vtep in elsewhere if mac != FLOODING[0]}
         else:
             self.wire(ports, "A")
             unicast = self.stock_state("A", [*history, *self.sent()]).unicast

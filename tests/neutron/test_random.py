@@ -279,7 +279,7 @@ class Life(Cloud):
             self._lose_and_shuffle(ours, ours_to(casts, name))
             ours.sync(self.endpoint)
             assert ours.entries == self._known_to_ours(name), run % name
-            assert not self.endpoint.sync(None, name, ours.replica.digests())["chunks"]
+            assert not self.endpoint.sync(None, name, ours.replica.digests(), own=True)["chunks"]
         for name, stock in self.stock.items():
             facts = list(self._facts(name))
             if name not in {fact.host for fact in facts}:
@@ -297,15 +297,15 @@ class Life(Cloud):
             ours.take(cast)
 
     def _known_to_ours(self, name: str) -> set[Entry]:
-        facts = [fact for fact in self._facts(name) if fact.host != name]
+        facts = list(self._facts(name))
         # Who may use an address besides its owner may have it: nobody answers for it.
         contested = {ip for f in facts for ip in f.allowed - {ip for _, ip in f.entries}}
-        entries = {(*FLOODING, self.vtep(fact.host)) for fact in facts}
+        entries = {(*FLOODING, self.vtep(fact.host)) for fact in facts if fact.host != name}
         return entries | {
             (mac, ip, self.vtep(fact.host))
             for fact in facts
             for mac, ip in fact.entries
-            if ip not in contested
+            if fact.host == name or ip not in contested
         }
 
     def _facts(self, asked_by: str) -> Iterator[Fact]:

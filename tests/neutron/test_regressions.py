@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from cloud_helpers import FLOODING, Cloud, ours_to, upstream_to
 from neutron.api.rpc.handlers import dhcp_rpc
+from neutron.tests.common import helpers
 from neutron_lib import constants
 from neutron_lib import exceptions as n_exc
 from neutron_lib.api.definitions import portbindings
@@ -144,6 +145,7 @@ class TestRegressions(Cloud):
         with mock.patch.object(driver.LOG, "exception") as logged:
             port = self.port_on("A", up=True)
             for agent in self.plugin.get_agents(self.admin, filters={"host": ["A"]}):
+                helpers.kill_agent(agent["id"])
                 self.plugin.delete_agent(self.admin, agent["id"])
             self.sent()
             self.delete(port)
@@ -238,8 +240,10 @@ class TestDistributed(Cloud):
         self.up(self.interface, "A")
         assert self.sent() == []  # nobody else is there
         self.up(self.interface, "C")
-        (add,) = self.sent()
-        assert (add.host, add.pairs(self.net, self.vtep("C"))) == ("A", [FLOODING])
+        casts = self.sent()
+        assert {cast.host for cast in casts} == {"A", "C"}
+        (add,) = upstream_to(casts, "A")
+        assert add.pairs(self.net, self.vtep("C")) == [FLOODING]
         vm = self.port_on("B", up=True)
         casts = self.sent()
         (table,) = upstream_to(casts, "B")

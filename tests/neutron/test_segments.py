@@ -87,8 +87,8 @@ class TestBoth(Segments):
             reply = Answer.from_wire(endpoint.sync(None, name, {self.net: ""}))
             assert [chunk.segment for chunk in reply.chunks] == [segment]
             host.sync(endpoint)
-            assert {entry[2] for entry in host.entries} == {self.vtep(vtep)}
-            assert not endpoint.sync(None, name, host.replica.digests())["chunks"]
+            assert {entry[2] for entry in host.entries} == {self.vtep(vtep), host.vtep}
+            assert not endpoint.sync(None, name, host.replica.digests(), own=True)["chunks"]
 
     def test_interfaces_of_routers(self) -> None:
         distributed = self.dvr_interface("AC")

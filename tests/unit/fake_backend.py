@@ -1,11 +1,12 @@
 """A dataplane of our own in memory, that fails when it is told to."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
-from ovs_l2pop.backends import Batch, RenumberedError, RowText
+from ovs_l2pop.backends import Batch, Health, RenumberedError, RowText
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
 from ovs_l2pop.messages import Attachment
+from ovs_l2pop.orphans import Found, Scope
 from ovs_l2pop.table import Fact, VtepFact
 
 
@@ -46,6 +47,12 @@ class FakeBackend:
             raise BackendError("the switch went away")
         disturbed, self.disturbed = self.disturbed, False
         return disturbed
+
+    def settle(self, where: Callable[[int, str], Fact | None]) -> Iterable[str]:
+        return ()
+
+    def health(self) -> Iterable[Health]:
+        return ()
 
     def refuse(self, attachment: Attachment) -> str | None:
         return self.refused_attachment
@@ -89,6 +96,31 @@ class FakeBackend:
                 else:
                     change(row)
         return refused
+
+    def scope(self, attachment: Attachment) -> Scope:
+        return Scope(attachment.local_vlan, attachment.segment)
+
+    def slot(self, row: Row) -> Hashable:
+        """Facts differ in what they say, tunnels in their numbers."""
+        assert isinstance(row, tuple)
+        match row:
+            case ("UnicastFact" | "NeighbourFact" as kind, Attachment(local_vlan=vlan), what, _):
+                return kind, vlan, what
+            case ("NetworkFact" | "FloodFact" as kind, Attachment(local_vlan=vlan), _):
+                return kind, vlan
+            case ("tunnel" | "from tunnel" as kind, vtep, _):
+                return kind, vtep
+        return row
+
+    def found(self, row: Row) -> Found | None:
+        match row:
+            case ("base", _):
+                return None
+            case ("FloodFact", Attachment() as attachment, tuple(vteps)):
+                return Found(row, self.scope(attachment), self.slot(row), vteps)
+            case (_, Attachment() as attachment, *_):
+                return Found(row, self.scope(attachment), self.slot(row))
+        return Found(row, Scope(), self.slot(row))
 
     def describe(self, row: Row) -> RowText:
         assert isinstance(row, tuple)

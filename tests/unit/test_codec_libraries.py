@@ -82,7 +82,7 @@ def rows(stamps: Stamps) -> dict[str, bytes]:
                 ports = [encode("port", 1000 + port) for port in range(count)]
                 found[f"{name} {number} to {count}"] = flood(ports, **filled)
     for name, shards in (("recirculate", 1), ("shards", 1), ("shards", 4)):
-        found[f"group {name} {shards}"] = stamps.group(name, shards=shards)
+        found[f"group {name} {shards}"] = stamps.group(name, range(shards))
     return found
 
 

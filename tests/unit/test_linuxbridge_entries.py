@@ -9,6 +9,7 @@ from builders import IP1, IP6, MAC1, MAC2, MAC3, A, B
 from ovs_l2pop.backends.linuxbridge import entries
 from ovs_l2pop.backends.linuxbridge.netlink import Message, attribute
 from ovs_l2pop.backends.linuxbridge.rows import (
+    LOOSE,
     PROTOCOL,
     Flood,
     Neighbour,
@@ -18,7 +19,8 @@ from ovs_l2pop.backends.linuxbridge.rows import (
 )
 
 TUNNEL, BRIDGE = 7, 6
-SELF, EXTERN_LEARN, PERMANENT, REACHABLE = 0x02, 0x10, 0x80, 0x02
+SELF, EXTERN_LEARN, STICKY = 0x02, 0x10, 0x40
+PERMANENT, REACHABLE, STATIC = 0x80, 0x02, 0x40
 TUNNELS = {TUNNEL: "vxlan-1"}
 NOBODY = "00:00:00:00:00:00"
 CACHE_INFO, PROBES = attribute(3, bytes(16)), attribute(4, bytes(4))
@@ -50,8 +52,8 @@ def entry(
     return head + b"".join(reversed(parts) if turned else parts)
 
 
-def bridged(mac: str, flags: int = EXTERN_LEARN) -> bytes:
-    return entry(mac, None, flags, REACHABLE) + attribute(9, struct.pack("=I", BRIDGE))
+def bridged(mac: str, flags: int = EXTERN_LEARN | STICKY, state: int = STATIC) -> bytes:
+    return entry(mac, None, flags, state) + attribute(9, struct.pack("=I", BRIDGE))
 
 
 def unicast(mac: str, vtep: str, known: bool) -> Unicast:
@@ -72,6 +74,35 @@ def test_entries(vtep: str, turned: bool) -> None:
     assert (half.mac, half.vtep) == (MAC2, "")
 
 
+ODD = {
+    "not permanent": entry(MAC1, A, state=REACHABLE),
+    "flags 0x92": entry(MAC1, A, flags=SELF | EXTERN_LEARN | 0x80),
+    "port 4790": entry(MAC1, A) + attribute(6, struct.pack("!H", 4790)),
+    "vni 5 device 3": (
+        struct.pack("=BxxxiHBB", 7, TUNNEL, PERMANENT, SELF | EXTERN_LEARN, 1)
+        + mac_attribute(MAC1)
+        + address_attribute(A)
+        + attribute(7, struct.pack("=I", 5))
+        + attribute(8, struct.pack("=I", 3))
+        + CACHE_INFO
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_odd_about_an_entry_of_ours(odd: str) -> None:
+    body = ODD[odd]
+    if odd == "port 4790":  # where the kernel has it
+        body = body[:32] + body[52:] + body[32:52]
+    assert read(body) == {unicast(MAC1, A, False)._replace(odd=odd)}
+
+
+def test_an_entry_that_the_bridge_would_let_move() -> None:
+    for half in (bridged(MAC1, EXTERN_LEARN, REACHABLE), bridged(MAC1, EXTERN_LEARN | STICKY, 2)):
+        assert read(entry(MAC1, A), half) == {unicast(MAC1, A, True)._replace(odd=LOOSE)}
+        assert read(half) == {Unicast("vxlan-1", mac_attribute(MAC1), True, LOOSE)}
+
+
 def test_an_attribute_between_mac_and_vtep() -> None:
     """As a device has that was moved to another namespace."""
     head = struct.pack("=BxxxiHBB", 7, TUNNEL, PERMANENT, SELF | EXTERN_LEARN, 1)
@@ -84,6 +115,19 @@ def test_flooding_entries() -> None:
         bodies = [entry(NOBODY, address, SELF) for address in reversed(addresses)]
         assert read(*bodies) == {Flood("vxlan-1", addresses)}
     assert read(entry(NOBODY, None, SELF)) == set()
+    odd = entry(NOBODY, A, SELF) + attribute(7, struct.pack("=I", 5))
+    assert read(odd, entry(NOBODY, B, SELF)) == {Flood("vxlan-1", (f"{A} vni 5", B))}
+    # What ages, or is marked as what can be replaced one by one, is not as ours.
+    assert read(entry(NOBODY, A, SELF, REACHABLE), entry(NOBODY, B)) == set()
+
+
+def test_a_copy_is_deleted_as_it_was_listed() -> None:
+    one = entries.delete_flood(f"{A} port 4790 vni 5", TUNNEL)
+    assert one.body.endswith(
+        address_attribute(A)
+        + attribute(6, struct.pack("!H", 4790))
+        + attribute(7, struct.pack("=I", 5))
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +137,8 @@ def test_flooding_entries() -> None:
         entry(MAC1, A, SELF, REACHABLE),  # learned
         entry(MAC1, A, index=99),  # on somebody else's device
         entry(NOBODY, A, SELF, index=99),
-        bridged(MAC1, flags=0),  # learned by the bridge
+        bridged(MAC1, flags=0, state=REACHABLE),  # learned by the bridge
+        bridged(MAC1, flags=STICKY),  # pinned by somebody else
     ],
 )
 def test_what_is_not_ours(body: bytes) -> None:
@@ -122,12 +167,14 @@ def test_neighbours(ip: str, turned: bool) -> None:
         neighbour(ip, turned=turned),
         neighbour(str(ip_address(ip) + 1), protocol=None, turned=turned),
         neighbour(str(ip_address(ip) + 2), protocol=11, turned=turned),
-        neighbour(str(ip_address(ip) + 3), state=REACHABLE, turned=turned),
         neighbour(str(ip_address(ip) + 4), index=99, turned=turned),
     )
     (found,) = entries.neighbours(listing, places)  # type: ignore[arg-type]
     assert found == Neighbour("vxlan-1", "brq1", address_attribute(ip) + mac_attribute(MAC1))
     assert (found.ip, found.mac) == (ip, MAC1)
+    listing = Listing(neighbour(ip, state=REACHABLE, turned=turned))
+    (odd,) = entries.neighbours(listing, places)  # type: ignore[arg-type]
+    assert odd == found._replace(odd="not permanent")
 
 
 @pytest.mark.parametrize("vtep", [A, "2001:db8::2"])

@@ -37,6 +37,7 @@ def test_defaults(settings: Make) -> None:
         ttl=0,
         tos=0,
         ranges=(),
+        known_vteps_only=True,
     )
 
 

@@ -16,6 +16,7 @@ from ovs_l2pop.backends.linuxbridge.rows import Flood, Neighbour, Tunnel, Unicas
 from ovs_l2pop.messages import Attachment, Segment
 from ovs_l2pop.table import (
     FloodFact,
+    LocalFact,
     NeighbourFact,
     NetworkFact,
     UnicastFact,
@@ -33,6 +34,7 @@ PLAN = Plan(
     multicast=False,
     responder="on",
     nd=True,
+    guarded=False,
 )
 HERE = Attachment(N, Segment("vxlan", 1001), None)
 TUNNEL = Tunnel(
@@ -61,6 +63,13 @@ def test_a_network_and_its_vteps_are_one_device() -> None:
     assert one.rows(NetworkFact(HERE)) == one.rows(VtepFact(HERE, A)) == (TUNNEL,)
 
 
+def test_who_may_send() -> None:
+    one = renderer(guarded=True)
+    assert one.rows(NetworkFact(HERE)) == (TUNNEL,)
+    assert one.rows(NetworkFact(HERE, closed=True)) == (TUNNEL, rows.Closed(1001))
+    assert one.rows(VtepFact(HERE, A)) == (TUNNEL, rows.Member(1001, A))
+
+
 def test_unicast_mode() -> None:
     one = renderer()
     (entry,) = one.rows(UnicastFact(HERE, MAC1, A))
@@ -74,12 +83,20 @@ def test_unicast_mode() -> None:
         assert neighbour.tunnel == "vxlan-1001"
 
 
+@pytest.mark.parametrize(("local", "nowhere"), [("192.0.2.1", "0.0.0.0"), ("2001:db8::1", "::")])
+def test_a_machine_of_this_host(local: str, nowhere: str) -> None:
+    (entry,) = renderer(local=local).rows(LocalFact(HERE, MAC1))
+    assert isinstance(entry, Unicast)
+    assert (entry.mac, entry.vtep, entry.bridged, entry.here) == (MAC1, nowhere, False, True)
+    assert renderer(populate=False, multicast=True).rows(LocalFact(HERE, MAC1)) == ()
+
+
 def test_without_responder() -> None:
     one = renderer(responder="off")
     assert one.rows(NetworkFact(HERE)) == (TUNNEL._replace(responder="off"),)
     (entry,) = one.rows(UnicastFact(HERE, MAC1, A))
     assert isinstance(entry, Unicast)
-    assert not entry.bridged
+    assert entry.bridged  # no machine of this host takes it over
     assert one.rows(NeighbourFact(HERE, IP1, MAC1)) == ()
 
 

@@ -138,7 +138,7 @@ def test_unknown_keys_are_ignored() -> None:
     message = add(N, A, [MAC1, IP1])
     plain = accepted(message)
     message |= {"host": "compute-1", "version": 7}
-    message["fdb_entries"][N] |= {"revision": 12, "digest": {"a": [1]}}
+    message["fdb_entries"][N] |= {"serial": 12, "digest": {"a": [1]}}
     assert accepted(message) == plain
 
 

@@ -71,6 +71,7 @@ def test_tables_have_neutrons_numbers(loaded: Pipeline) -> None:
         "GRE_TUN_TO_LV": 3,
         "VXLAN_TUN_TO_LV": 4,
         "GENEVE_TUN_TO_LV": 6,
+        "DVR_NOT_LEARN": 9,
         "LEARN_FROM_TUN": 10,
         "UCAST_TO_TUN": 20,
         "ARP_RESPONDER": 21,
@@ -207,7 +208,10 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     "unknown key of a table": (in_table("ND_REPLY", misses="x"), "ND_REPLY: unknown key misses"),
     # templates
     "no templates": (top("l2pop.yaml", templates={}), "l2pop.yaml: templates: must be a list"),
-    "template twice": (copied("l2pop.yaml", "templates", 6), "template unicast: name is used"),
+    "template twice": (
+        copied("l2pop.yaml", "templates", 0),
+        "template from_vxlan_tunnel: name is used",
+    ),
     "template of both files": (
         in_template("unicast", name="learn"),
         "l2pop.yaml: template learn: name is used twice",
@@ -494,8 +498,8 @@ def compiled(stamps: Stamps, codec: Codec) -> Iterator[str]:
         kinds = {slot: kind for slot, kind in templates[name].params.items() if kind != "ports"}
         values = {slot: encode(kind, VALUES[kind]) for slot, kind in kinds.items()}
         yield flow(name, flood([encode("port", port) for port in (1000, 1001)], **values))
-    for name, shards in (("recirculate", 1), ("shards", 3)):
-        buckets = stamps.group(name, shards=shards)
+    for name, shards in (("recirculate", (0,)), ("shards", (1, 2, 3))):
+        buckets = stamps.group(name, shards)
         yield f"group {name}\n  {codec.group_text(buckets)}\n  {buckets.hex()}\n"
 
 

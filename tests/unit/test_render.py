@@ -19,7 +19,7 @@ from ovs_l2pop.backends.openvswitch.render import (
 from ovs_l2pop.backends.openvswitch.rows import Group, TunnelPort, flow_key
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, RECIRCULATE_GROUP, Stamps
 from ovs_l2pop.messages import Attachment, Segment
-from ovs_l2pop.table import FloodFact, NeighbourFact, NetworkFact, UnicastFact, VtepFact
+from ovs_l2pop.table import FloodFact, LocalFact, NeighbourFact, NetworkFact, UnicastFact, VtepFact
 
 NETWORK = "11111111-1111-4111-8111-111111111111"
 HERE = Attachment(NETWORK, Segment("vxlan", 1001), 5)
@@ -68,6 +68,44 @@ def test_vtep() -> None:
     port, *flows = renderer().rows(VtepFact(HERE, "192.0.2.2"))
     assert port == TunnelPort("vxlan-c0000202", "vxlan", "192.0.2.2", (("in_key", "flow"),), 1000)
     assert texts(tuple(flows)) == ["LOCAL_SWITCHING | in_port=1000 | goto:VXLAN_TUN_TO_LV"]
+
+
+def closing(kind: str = "vxlan", **options: bool) -> tuple[Renderer, Attachment]:
+    stamps = Stamps(PIPELINE, CODEC)
+    rendered = Renderer(stamps, PortNumbers(), OPTIONS, True, known_vteps_only=True, **options)
+    return rendered, Attachment(NETWORK, Segment(kind, 1001), 5)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("distributed", [False, True])
+def test_closed_network(kind: str, distributed: bool) -> None:
+    """A way in for each member, above the way out for strangers, above the way in for all."""
+    rendered, here = closing(kind, shared=distributed, distributed=distributed)
+    *_, member = rendered.rows(VtepFact(here, "192.0.2.2"))
+    goto = "DVR_NOT_LEARN" if distributed else "LEARN_FROM_TUN"
+    into = "PushVlan set:vlan_vid=5 goto"
+    table = f"{kind.upper()}_TUN_TO_LV"
+    assert texts((member,)) == [f"{table} | in_port=1000 tunnel_id=1001 | {into}:{goto}"]
+    strangers, out = rendered.rows(NetworkFact(here, closed=True))[-2:]
+    assert texts((strangers, out)) == [
+        "STRANGERS | vlan_vid=5 | drop",
+        f"{table} | tunnel_id=1001 | {into}:STRANGERS",
+    ]
+    open_way = rendered.rows(NetworkFact(here, closed=False))
+    assert open_way == rendered.rows(NetworkFact(here, closed=True))[:-2]
+    priorities = [flow[1:3] for flow in (member, out) if isinstance(flow, bytes)]
+    assert priorities == [b"\0\x0c", b"\0\x0b"]
+
+
+def test_closed_network_without_the_option() -> None:
+    assert renderer().rows(NetworkFact(HERE, True)) == renderer().rows(NetworkFact(HERE))
+    assert len(renderer().rows(VtepFact(HERE, "192.0.2.2"))) == 2
+
+
+def test_local_machine() -> None:
+    assert texts(renderer().rows(LocalFact(HERE, MAC))) == [
+        f"LEARN_FROM_TUN | eth_src={MAC} vlan_vid=5 | drop"
+    ]
 
 
 def test_unicast() -> None:
@@ -121,14 +159,39 @@ def test_large_flood_is_cut_into_shards(count: int, shards: int) -> None:
     assert (recirculate.group_id, recirculate.type) == (RECIRCULATE_GROUP, 1)
     assert (group.group_id, group.type) == (GROUP_BASE + shards, 0)
     assert CODEC.group_text(group.buckets).count("set:reg6=") == shards
-    large, *parts = texts(tuple(flows))
-    assert large == f"FLOOD_TO_TUN | vlan_vid=5 | group:{GROUP_BASE + shards:#x}"
+    *parts, large = texts(tuple(flows))
+    assert large == f"FLOOD_TO_TUN | vlan_vid=5 | group:{group.group_id:#x}"
     assert [part.split(" | ")[1] for part in parts] == [
         f"vlan_vid=5 reg6={n}" for n in range(1, shards + 1)
     ]
     outputs = [word for part in parts for word in part.split() if word.startswith("output:")]
     assert len(set(outputs)) == len(outputs) == count
     assert all(part.count("output:") <= FLOOD_SHARD_SIZE for part in parts)
+
+
+def test_a_vtep_keeps_its_shard() -> None:
+    """Whoever else comes or goes: no copy of a packet on its way is lost or made twice."""
+    rendered = renderer()
+    everybody = vteps(2 * FLOOD_SHARD_SIZE + 1)
+    before = rendered.rows(FloodFact(HERE, everybody))
+    fewer = rendered.rows(FloodFact(HERE, everybody[1:]))
+    assert set(before) - set(fewer) == {before[2]}
+    # A shard that nobody is left in, between others: the group is that of its ends.
+    ends = everybody[:FLOOD_SHARD_SIZE] + everybody[-1:]
+    _, group, *shards, _ = rendered.rows(FloodFact(HERE, ends))
+    assert group == before[1]
+    assert shards == [before[2], before[4]]
+
+
+def test_shards_of_ports_that_others_numbered() -> None:
+    """Tunnels of a Neutron agent, taken over: from 1 on."""
+    numbers = PortNumbers()
+    known = {("vxlan", vtep): number for number, vtep in enumerate(vteps(401), 1)}
+    numbers.restart({vtep: number for (_, vtep), number in known.items()}, known)
+    rendered = Renderer(Stamps(PIPELINE, CODEC), numbers, OPTIONS, True)
+    _, group, *shards, _ = rendered.rows(FloodFact(HERE, vteps(401)))
+    assert isinstance(group, Group)
+    assert (group.group_id, len(shards)) == (GROUP_BASE + (253 << 8) + 2, 2)
 
 
 def test_small_and_large_flood_replace_each_other() -> None:
@@ -182,7 +245,7 @@ def test_numbers_are_kept() -> None:
 
 def test_numbers_of_the_bridge_are_taken_over() -> None:
     numbers = PortNumbers()
-    numbers.restart({1, 1000, 4711}, {A: 4711})
+    numbers.restart({"patch": 1, "theirs": 1000, "ours": 4711}, {A: 4711})
     assert numbers.of(A) == 4711
     assert numbers.of(B) == 1001
 
@@ -198,21 +261,29 @@ def test_number_is_free_after_its_tunnel_is_gone() -> None:
 def test_number_that_a_foreign_port_got() -> None:
     numbers = PortNumbers()
     numbers.of(A)
-    numbers.restart({1, 1000}, {})
+    numbers.restart({"patch": 1, "theirs": 1000}, {})
     assert numbers.of(A) == 1001
+
+
+def test_number_of_a_port_that_was_damaged_is_kept() -> None:
+    """It is no tunnel to A any more, but ours by its name, and will be one again."""
+    numbers = PortNumbers()
+    numbers.of(A)
+    numbers.restart({"patch": 1, tunnel_name(*A): 1000}, {})
+    assert (numbers.of(B), numbers.of(A)) == (1001, 1000)
 
 
 def test_number_that_another_tunnel_of_ours_got() -> None:
     """Open vSwitch gave B the number that we meant for A, which it doesn't have yet."""
     numbers = PortNumbers()
     numbers.of(A)
-    numbers.restart({1, 1000}, {B: 1000})
+    numbers.restart({"patch": 1, "ours": 1000}, {B: 1000})
     assert (numbers.of(B), numbers.of(A)) == (1000, 1001)
 
 
 def test_number_that_was_asked_for_and_not_made_yet_is_kept() -> None:
     numbers = PortNumbers()
     numbers.of(A)
-    numbers.restart({1}, {})
+    numbers.restart({"patch": 1}, {})
     assert numbers.of(B) == 1001
     assert numbers.of(A) == 1000

@@ -17,6 +17,7 @@ import pytest
 from builders import FLOODING, IP1, IP2, MAC1, MAC2, Message, add, attach, change_ip, remove
 from fake_backend import FakeBackend
 from oslo_config import cfg
+from oslo_messaging.rpc.dispatcher import UnsupportedVersion
 
 from ovs_l2pop import config
 from ovs_l2pop.agent.service import Agent
@@ -53,6 +54,7 @@ class Neutron:
         self.contexts: list[Any] = []
         #: Of our driver: what each network holds in which this host has a port.
         self.states: dict[str, list[PortState]] | None = None
+        self.old = False
         self.transport = oslo_messaging.get_rpc_transport(cfg.CONF, url="fake://")
 
     def cast(self, topic: str, method: str, to: str | None = None, **arguments: Any) -> None:
@@ -86,8 +88,12 @@ class Neutron:
                     port["status"] = status
         return {"devices_up": arguments["devices_up"], "failed_devices_up": []}
 
-    def sync(self, context: Any, host: str, networks: dict[str, str], cursor: Any) -> Any:
+    def sync(
+        self, context: Any, host: str, networks: dict[str, str], cursor: Any, own: bool = False
+    ) -> Any:
         assert (host, cursor) == (HOST, None)
+        if own and self.old:
+            raise UnsupportedVersion("1.1")  # as oslo.messaging does it for endpoints of 1.0
         if self.states is None:
             raise RuntimeError("no such driver")
         segment = Segment("vxlan", 1001)
@@ -155,7 +161,7 @@ def server() -> Iterator[Neutron]:
 @pytest.fixture
 def neutron(server: Neutron) -> Iterator[Neutron]:
     server.reports, server.ports, server.updates, server.contexts = [], [], [], []
-    server.status, server.states = "alive", None
+    server.status, server.states, server.old = "alive", None, False
     yield server
     cfg.CONF.reset()
 
@@ -274,6 +280,13 @@ def test_attached_networks_follow_the_server(daemon: Daemon, neutron: Neutron) -
     neutron.cast(protocol.AGENT_TOPIC, "update_ports", HOST, **update)
     wait(lambda: daemon.entries() == {(*FLOODING, B), (MAC1, IP1, B)})
     assert daemon.entries(M) == {(MAC2, IP2, B)}
+
+
+def test_a_server_of_the_release_before(daemon: Daemon, neutron: Neutron) -> None:
+    neutron.old = True
+    neutron.states = {N: [PortState("one", 1, A, ((MAC1, IP1),))]}
+    daemon.send(attach(N))
+    wait(lambda: daemon.entries() == {(*FLOODING, A), (MAC1, IP1, A)})
 
 
 def test_an_update_that_can_not_be_read_asks_for_all(daemon: Daemon, neutron: Neutron) -> None:

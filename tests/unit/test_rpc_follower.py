@@ -34,7 +34,7 @@ class Server:
         self.down = False
         self.asked = 0
 
-    def __call__(self, networks: Mapping[str, str], cursor: Cursor | None) -> object:
+    def __call__(self, networks: Mapping[str, str], cursor: Cursor | None, own: bool) -> object:
         self.asked += 1
         if self.down:
             raise TimeoutError("no answer\nand a traceback of ten lines")

@@ -41,7 +41,7 @@ class Host:
     def sync(self, *ports: PortState, all_of_it: bool = True) -> bool:
         """Look, ask, and take the answer in; whether the server had to send the network."""
         self.look()
-        there = sorted(port for port in ports if port.vtep not in (None, OWN))
+        there = sorted(port for port in ports if port.vtep is not None)
         own = protocol.digest(SEGMENT, sum(port.content() for port in there))
         differs = self.replica.digests()[N] != own
         chunks = (Chunk(N, SEGMENT, "", None, tuple(there)),) if differs else ()

@@ -1,6 +1,7 @@
 """The table on disk, whatever happened to it."""
 
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -14,6 +15,8 @@ from ovs_l2pop.agent import store as module
 from ovs_l2pop.agent.store import FILE_NAME, Store
 from ovs_l2pop.errors import ConfigError
 
+HEAD = b'{"method":"table_format","format":1}\n'
+
 
 def content(directory: Path) -> bytes:
     return (directory / FILE_NAME).read_bytes()
@@ -24,6 +27,11 @@ def reopened(directory: Path) -> list[Any]:
     messages = list(store.load())
     store.close()
     return messages
+
+
+def reopened_by_another(directory: Path) -> list[Any]:
+    """What is on disk, without taking the lock."""
+    return [json.loads(line) for line in content(directory).splitlines()]
 
 
 @pytest.fixture
@@ -58,7 +66,7 @@ def test_what_is_appended_survives_a_kill(directory: Path) -> None:
 
 @pytest.mark.parametrize("torn", [b"{", b'{"a":1}', b"\x00\x00", b'"\xc3'])
 def test_last_line_that_was_being_written(directory: Path, torn: bytes) -> None:
-    """It was never acknowledged, so it is dropped, and what comes after it is whole again."""
+    """It is left out and told, and what comes after it is whole again."""
     store = Store(directory)
     store.append([b"1", b"2"])
     store.close()
@@ -68,7 +76,7 @@ def test_last_line_that_was_being_written(directory: Path, torn: bytes) -> None:
     assert list(store.load()) == [1, 2]
     store.append([b"3"])
     store.close()
-    assert content(directory) == b"1\n2\n3\n"
+    assert reopened(directory) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +95,7 @@ def test_rewrite(directory: Path) -> None:
     store.rewrite({"n": n} for n in range(3))
     store.append([b"7"])
     store.close()
-    assert content(directory) == b'{"n":0}\n{"n":1}\n{"n":2}\n7\n'
+    assert content(directory) == HEAD + b'{"n":0}\n{"n":1}\n{"n":2}\n7\n'
 
 
 def test_rewrite_that_fails_leaves_the_old_file(directory: Path) -> None:
@@ -126,10 +134,10 @@ def test_full_disk(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "_write_all", half)
         with pytest.raises(OSError, match="No space"):
             store.append([b'{"lost": true}'])
-    assert store.bloated  # a rewrite brings back what was lost
-    store.append([b"2"])
+    assert reopened_by_another(directory) == [1]
+    store.append([b"2"])  # with what could not be kept before
     store.close()
-    assert reopened(directory) == [1, 2]
+    assert reopened(directory) == [1, {"lost": True}, 2]
 
 
 def test_rewrite_is_due_when_the_file_has_grown(
@@ -182,9 +190,111 @@ def test_directory_that_can_not_be_made(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "state")
 
 
-def test_file_that_can_not_be_opened_leaves_no_lock(directory: Path) -> None:
-    (directory / FILE_NAME).mkdir(parents=True)
-    with pytest.raises(ConfigError, match="Is a directory"):
+def test_directory_in_the_files_place_is_moved_aside(directory: Path) -> None:
+    (directory / FILE_NAME / "inside").mkdir(parents=True)
+    store = Store(directory)
+    assert list(store.load()) == []
+    store.loaded()
+    assert store.lost
+    assert store.copy
+    assert (store.copy / "inside").is_dir()
+    store.append([b"1"])
+    store.close()
+    assert content(directory) == b"1\n"
+
+
+# -- damage ------------------------------------------------------------------------------------
+
+
+def damaged(directory: Path, data: bytes) -> Store:
+    """A store that was opened, read and told of this content."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / FILE_NAME).write_bytes(data)
+    store = Store(directory)
+    list(store.load())
+    store.loaded()
+    return store
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1\n" + bytes(4096),
+        HEAD + b'{"a":1}\n{"b":\n',
+        b"\xff\xfe\n" * 3,
+        HEAD.replace(b"1", b"2") + b"1\n",
+        b"1\n{",
+    ],
+)
+def test_a_damaged_file_is_kept_and_told(directory: Path, data: bytes) -> None:
+    store = damaged(directory, data)
+    assert store.lost
+    assert store.copy
+    store.rewrite([{"n": 1}])
+    store.append([b"2"])
+    assert store.copy.read_bytes() == data
+    assert mode(store.copy) == 0o600
+    store.close()
+    assert reopened(directory) == [{"n": 1}, 2]
+
+
+def test_a_line_without_end(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_LINE", 100)
+    directory.mkdir(parents=True)
+    (directory / FILE_NAME).write_bytes(b"1\n" + b"x" * 1000 + b"\n2\n" + b"y" * 1000)
+    store = Store(directory)
+    assert list(store.load()) == [1, 2]
+    store.close()
+
+
+def test_copies_are_few(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for number in range(9):
+        (directory / f"{FILE_NAME}.damaged-2020010{number}T000000Z").write_text("")
+    damaged(directory, b"{").close()
+    names = sorted(path.name for path in directory.glob(f"{FILE_NAME}.damaged-*"))
+    assert len(names) == 5
+    assert names[0].endswith("20200105T000000Z")
+
+
+@pytest.mark.parametrize(
+    ("data", "lost"), [(None, True), (b"", True), (HEAD, False), (b"1\n", False)]
+)
+def test_a_table_that_is_empty_is_not_one_that_is_gone(
+    directory: Path, data: bytes | None, lost: bool
+) -> None:
+    directory.mkdir(parents=True)
+    if data is not None:
+        (directory / FILE_NAME).write_bytes(data)
+    store = Store(directory)
+    list(store.load())
+    store.loaded()
+    assert bool(store.lost) is lost
+    store.close()
+
+
+def test_what_is_not_all_is_known_to_the_next(directory: Path) -> None:
+    store = damaged(directory, HEAD)
+    store.mark("the disk was full")
+    store.close()
+    store = damaged(directory, HEAD)
+    assert store.lost == "when the agent last ran: the disk was full"
+    store.mark(None)
+    store.close()
+    assert damaged(directory, HEAD).lost is None
+
+
+def test_an_old_lock_that_was_taken_away_lets_no_second_agent_in(directory: Path) -> None:
+    first = Store(directory)
+    (directory / "lock").unlink()
+    noticed = not first.intact
+    first.rewrite([])
+    assert (noticed, first.intact) == (True, True)
+    with pytest.raises(ConfigError, match="in use by another agent"):
         Store(directory)
-    (directory / FILE_NAME).rmdir()
-    Store(directory).close()
+    (directory / "lock").unlink()
+    second = Store(directory)
+    with pytest.raises(OSError, match="another agent uses"):
+        first.rewrite([])
+    first.close()
+    second.close()

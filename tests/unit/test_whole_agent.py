@@ -36,10 +36,12 @@ class Server:
 
     def __init__(self) -> None:
         self.ports: dict[str, dict[str, PortState]] = {net: {} for net in NETS}
+        #: Networks in which it knows a port of the host, and those in which one is plugged.
         self.here: set[str] = set()
+        self.plugged: set[str] = set()
         self.down = False
 
-    def __call__(self, networks: Mapping[str, str], cursor: Cursor | None) -> object:
+    def __call__(self, networks: Mapping[str, str], cursor: Cursor | None, own: bool) -> object:
         if self.down:
             raise TimeoutError("no answer")
         gone = tuple(sorted(set(networks) - self.here)) if cursor is None else ()
@@ -64,7 +66,7 @@ def rows_of(server: Server) -> set[Row]:
     agent.start().result()
     try:
         follower = Follower(agent, server)
-        for net in sorted(server.here):
+        for net in sorted(server.plugged):
             follower.use(attachment(net))
         assert follower.sync()
         return set(backend.rows)
@@ -91,7 +93,7 @@ class WholeAgent(RuleBasedStateMachine):
         self.agent = Agent(OWN, self.backend, Store(self.directory), drift_interval=0)
         self.agent.start().result()
         self.follower = Follower(self.agent, self.server)
-        for net in sorted(self.server.here):
+        for net in sorted(self.server.plugged):
             self.follower.use(attachment(net))
 
     def teardown(self) -> None:
@@ -123,15 +125,38 @@ class WholeAgent(RuleBasedStateMachine):
 
     @rule(net=nets)
     def network_comes(self, net: str) -> None:
-        if net not in self.server.here:
-            self.server.here.add(net)
-            self.follower.use(attachment(net))
+        self.server.here.add(net)
+        self.server.plugged.add(net)
+        self.follower.use(attachment(net))
 
     @rule(net=nets)
     def network_goes(self, net: str) -> None:
-        if net in self.server.here:
-            self.server.here.remove(net)
+        if net in self.server.plugged:
+            self.server.here.discard(net)
+            self.server.plugged.remove(net)
             self.follower.leave(net)
+
+    @rule(net=nets, here=st.booleans())
+    def port_is_rebound(self, net: str, here: bool) -> None:
+        """By the API; it stays plugged where it is."""
+        if net in self.server.plugged:
+            (self.server.here.add if here else self.server.here.discard)(net)
+
+    @rule()
+    def backup(self) -> None:
+        self.saved = {net: dict(ports) for net, ports in self.server.ports.items()}
+        self.saved_revision = self.revision
+
+    @precondition(lambda self: hasattr(self, "saved"))
+    @rule()
+    def restore(self) -> None:
+        self.server.ports = {net: dict(ports) for net, ports in self.saved.items()}
+        self.revision = self.saved_revision
+
+    @rule(net=nets, key=numbers, vtep=st.sampled_from([*VTEPS, None]))
+    def forged_update_arrives(self, net: str, key: int, vtep: str | None) -> None:
+        state = PortState(str(key), 2**62, vtep)
+        self.follower.updated(Update(net, SEGMENTS[net], (state,)).to_wire())
 
     # -- the messages ------------------------------------------------------------------------
 
@@ -169,13 +194,15 @@ class WholeAgent(RuleBasedStateMachine):
             self.backend.rows.discard(data.draw(st.sampled_from(rows)))
         self.backend.rows.add(("flow", "of", "nobody"))
 
-    @rule(clean=st.booleans())
-    def agent_restarts(self, clean: bool) -> None:
+    @rule(clean=st.booleans(), lost=st.booleans())
+    def agent_restarts(self, clean: bool, lost: bool) -> None:
         if clean:
             self.agent.stop()
         else:  # what SIGKILL leaves: the file as it is, and a dataplane half written
             self.agent.call(lambda: self.agent._store.close()).result()
             self.agent.stop()
+        if lost:  # a container without a volume
+            shutil.rmtree(self.directory)
         self.start()
 
     # -- what must hold ----------------------------------------------------------------------
@@ -185,6 +212,8 @@ class WholeAgent(RuleBasedStateMachine):
         self.server.down = self.backend.down = False
         self.backend.breaks_after = None
         assert self.follower.sync()
+        # What is left belongs to networks that are not here any more.
+        self.agent.call(self.agent._end_orphans).result()
         for _ in range(3):  # the first may find a connection that was lost
             try:
                 self.agent.call(self.agent.repair).result()

@@ -2,10 +2,11 @@
 
 import errno
 import logging
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ovs_l2pop.backends.linuxbridge import announcements, entries, links
+from ovs_l2pop.backends.linuxbridge import entries, horizon, links, settings
 from ovs_l2pop.backends.linuxbridge.links import Link
 from ovs_l2pop.backends.linuxbridge.netlink import Failure, Message, Netlink
 from ovs_l2pop.backends.linuxbridge.rows import (
@@ -25,16 +26,7 @@ LOG = logging.getLogger(__name__)
 
 _SYSCTL = Path("/proc/sys/net")
 
-#: The host has no business in a network (ip-sysctl.rst of Linux): no address of its own there (1),
-#: none from a router, no report that it is one, and no answer to who asks in it for the host's
-#: other addresses (8).
-_SILENT = {
-    "ipv6/conf/{}/addr_gen_mode": "1",
-    "ipv6/conf/{}/accept_ra": "0",
-    "ipv6/conf/{}/forwarding": "0",
-}
-_NO_ARP = {"ipv4/conf/{}/arp_ignore": "8"}
-_NO_IPV6 = {"ipv6/conf/{}/disable_ipv6": "1"}
+_SILENT = {k: v for k, v in settings.BRIDGE_SYSCTLS.items() if k.startswith("ipv6")}
 _IPV6 = {"ipv6/conf/{}/disable_ipv6": "0"}
 
 
@@ -57,10 +49,14 @@ class Devices:
         self._ports: dict[int, list[Link]] = {}
         #: Bridges of tunnels that are about to be put; empty: another than now.
         self._bound: dict[str, str] = {}
+        #: Bridges of ours by their network, as far as they were looked for.
+        self._own_bridges: dict[str, Link] | None = None
 
     def survey(self) -> None:
         """Before many changes: see once which port is in which bridge."""
-        self._ports = _by_bridge(links.listed(self._netlink).values())
+        known = links.listed(self._netlink).values()
+        self._ports = _by_bridge(known)
+        self._own_bridges = _own_bridges(known)
 
     # -- what is there -----------------------------------------------------------------------
 
@@ -78,6 +74,13 @@ class Devices:
                 yield self._row(link, bridge, device.name if device else "")
                 if bridge is not None:
                     yield from _oversized(link, [bridge, *inside[bridge.number]])
+
+    def of_network(self, row: Tunnel) -> Tunnel | None:
+        """What is there of a tunnel, if it serves the same network."""
+        link = self._find(row.name)
+        if link is None or link.vxlan is None or link.owner != row.network_id:
+            return None
+        return self._current(link, self._master(link))
 
     def oversized(self, row: Tunnel) -> Iterator[Oversized]:
         """Ports beside a tunnel that take larger packets than it does."""
@@ -102,16 +105,15 @@ class Devices:
         if link is None:
             self._make(row)
             return
-        bridge = links.by_index(self._netlink, link.master) if link.master else None
-        # In the bridge that we made for the network it is ours, and its alias was taken away.
-        left = bridge is not None and bridge.owner == row.network_id
+        bridge = self._master(link)
+        # In the bridge that we made for the network it is ours, and its marks were taken away.
+        left = bridge is not None and bridge.owner in (row.network_id, "")
         if link.vxlan is None or (link.owner is None and not left):
             raise RefusedError(
                 f"there is a device {row.name} of somebody else's;"
                 f" to hand it over: ip link set dev {row.name} alias {ALIAS}"
             )
-        device = links.by_index(self._netlink, link.vxlan.device) if link.vxlan.device else None
-        current = self._row(link, bridge, device.name if device else "")
+        current = self._current(link, bridge)
         try:
             if _replaces(current, row) or not self._change(link, current, row):
                 LOG.debug("replacing %s: not all of its settings can be changed in place", row.name)
@@ -120,7 +122,7 @@ class Devices:
             if bridge is not None and _serves_another(current, row):
                 self._take_out(link, bridge)  # what comes through it is no longer that network's
             raise
-        if bridge is not None and bridge.name != row.bridge:
+        if bridge is not None and bridge.number != self._index(row.bridge):
             self._delete([*self._deserted(bridge, {link.number})])
 
     def give_ipv6(self, bridge: str) -> bool:
@@ -172,7 +174,7 @@ class Devices:
         """Make a tunnel's device, down and in no bridge; its index."""
         message = links.new_tunnel(row, name, self._index(row.device))
         link = self._create(message, name, row.network_id)
-        _set(_NO_IPV6, name)
+        _set(settings.TUNNEL_SYSCTLS, name)
         return link.number
 
     def _place(
@@ -206,8 +208,10 @@ class Devices:
             changes.append(links.change_tunnel(index, row, device, with_group=with_group))
         if current.mtu != row.mtu:
             changes.append(links.set_mtu(index, row.mtu))
-        if current.network_id != row.network_id:
+        if current.network_id != row.network_id or not link.marked:
             changes.append(links.finish(index, alias(row.network_id)))
+        changes += links.mend(link, "vxlan")
+        _set_odd(settings.TUNNEL_SYSCTLS, link)
         bridge = self._bridge(row, link.master)
         for failure in self._netlink.write(changes):
             if failure.code == errno.EOPNOTSUPP:
@@ -221,12 +225,12 @@ class Devices:
             if link.master:
                 self._mute(index, link.master)
             kept = entries.forwarding(self._netlink, {index: link.name})
-            self._place(index, bridge, row, bridged=_halves(kept, index, row))
+            self._place(index, bridge, row, bridged=_halves(kept, index))
         else:
             if current.responder != row.responder:
                 self._respond(index, bridge.number, row.responder)
-            if not current.open:
-                self._write([links.open_up(index)])
+            if odd := _odd_port(link, bridge):
+                self._write([links.open_up(index, odd)])
         if not link.up:
             self._write([links.set_up(index)])
         return True
@@ -252,26 +256,29 @@ class Devices:
         for entry in kept:
             if not isinstance(entry, Unicast):
                 # A group is the device's own affair.
-                hosts = (vtep for vtep in entry.to if not entries.is_group(vtep))
+                hosts = (to for to in entry.to if not entries.is_group(to.split()[0]))
                 filling += (entries.add_flood(vtep, index) for vtep in hosts)
             elif entry.addresses != entry.key:
                 plain = entry._replace(bridged=False)
                 filling.append(entries.add_unicast(plain, index, replace=True))
         self._netlink.write(filling)  # what is missing of them is found when they are read back
         exchange = [*(gone if both else []), links.rename(index, row.name)]
-        self._place(index, bridge, row, exchange, _halves(kept, index, row))
+        self._place(index, bridge, row, exchange, _halves(kept, index))
 
     def _respond(self, index: int, bridge: int, responder: str) -> None:
-        answers, forwards = responder != "off", responder == "on"
-        if forwards:
-            self._write(announcements.forward(index, bridge), ignore={errno.EEXIST})
+        failure = None
+        if responder == "on":
+            failure = horizon.forward(self._netlink, index, bridge)
         else:
             self._mute(index, bridge)
         # Last: until announcements can go round, none may be kept back.
+        answers = responder != "off" and failure is None
         self._write([links.suppress(index, on=answers)])
+        if failure is not None:
+            raise RefusedError(f"no way for announcements, so no responder: {failure}")
 
     def _mute(self, index: int, bridge: int) -> None:
-        self._netlink.write(announcements.stop(self._netlink, index, bridge))
+        horizon.stop(self._netlink, index, bridge)
 
     def _bridge(self, row: Tunnel, master: int = 0) -> Link:
         """The bridge that a tunnel belongs in, made if it is the network's own.
@@ -279,12 +286,13 @@ class Devices:
         :param master: the bridge that the tunnel is in now.
         """
         bridge = self._find(row.bridge)
+        if bridge is None and row.bridge in bridge_names(row.network_id):
+            bridge = self._renamed(row, master)
         if bridge is None:
             if row.bridge not in bridge_names(row.network_id):
                 raise RefusedError(f"there is no bridge {row.bridge}")
             bridge = self._create(links.new_bridge(row.bridge), row.bridge, row.network_id)
             self._ports[bridge.number] = []
-            _set({**_SILENT, **_NO_ARP}, row.bridge)
         elif bridge.kind != "bridge":
             raise RefusedError(f"{row.bridge} is not a bridge")
         for port in list(self._inside(bridge)):
@@ -298,11 +306,41 @@ class Devices:
             self._take_out(port, bridge)
         if row.responder != "off":
             self.give_ipv6(bridge.name)
-        if bridge.owner is None and bridge.number != master:
+        if bridge.owner is not None:
+            self._mend_bridge(bridge, row.network_id)
+        elif bridge.number != master:
             self._write([links.keep_address(bridge)])
         if not bridge.up:
             self._write([links.set_up(bridge.number)])
         return bridge
+
+    def _mend_bridge(self, bridge: Link, network_id: str) -> None:
+        """Have a bridge of ours as a new one is."""
+        if not bridge.marked:
+            self._write([links.finish(bridge.number, alias(bridge.owner or network_id))])
+        self._write(links.mend(bridge, "bridge"))
+        _set_odd(settings.BRIDGE_SYSCTLS, bridge)
+
+    def _renamed(self, row: Tunnel, master: int) -> Link | None:
+        """The network's own bridge, if it is there under another name, which it has no longer.
+
+        :param master: the bridge that the tunnel is in now.
+        """
+        bridge = links.by_index(self._netlink, master) if master else None
+        if bridge is None or bridge.owner not in (row.network_id, ""):
+            if self._own_bridges is None:
+                self._own_bridges = _own_bridges(links.listed(self._netlink).values())
+            bridge = self._own_bridges.get(row.network_id)
+        if bridge is None:
+            return None
+        rename, index = links.rename(bridge.number, row.bridge), bridge.number
+        if self._netlink.write([rename]):
+            # Before Linux 6.2 only while it is down.
+            self._write([links.set_down(index), rename, links.set_up(index)])
+        LOG.info(
+            "bridge %s of network %s was renamed from %s", row.bridge, row.network_id, bridge.name
+        )
+        return links.by_index(self._netlink, index)
 
     def _take_out(self, link: Link, bridge: Link) -> None:
         self._mute(link.number, bridge.number)
@@ -334,6 +372,14 @@ class Devices:
 
     # -- small things ------------------------------------------------------------------------
 
+    def _current(self, link: Link, bridge: Link | None) -> Tunnel:
+        assert link.vxlan is not None
+        device = links.by_index(self._netlink, link.vxlan.device) if link.vxlan.device else None
+        return self._row(link, bridge, device.name if device else "")
+
+    def _master(self, link: Link) -> Link | None:
+        return links.by_index(self._netlink, link.master) if link.master else None
+
     def _row(self, link: Link, bridge: Link | None, device: str) -> Tunnel:
         assert link.vxlan is not None
         vxlan = link.vxlan
@@ -353,15 +399,15 @@ class Devices:
             learning=vxlan.learning,
             proxy=vxlan.proxy,
             up=link.up and bridge is not None and bridge.up,
-            open=link.open,
+            odd=_odd(link, bridge),
         )
 
     def _responder(self, link: Link, bridge: Link | None) -> str:
         if bridge is None:
             return "off"
-        forwarded = announcements.forwarded(self._netlink, link.number, bridge.number)
+        forwarded = horizon.forwarded(self._netlink, link.number, bridge.number)
         states = {(True, True): "on", (True, False): "answers", (False, False): "off"}
-        return states.get((link.suppress, bool(forwarded)), "")
+        return "" if forwarded is None else states.get((link.suppress, forwarded), "")
 
     def _create(self, message: Message, name: str, network_id: str) -> Link:
         self._write([message])
@@ -369,7 +415,7 @@ class Devices:
         if link is None:
             raise RefusedError(f"{name} was taken away while it was made")
         self._write([links.finish(link.number, alias(network_id))])
-        return link
+        return link._replace(alias=alias(network_id), group=links.MADE)
 
     def _inside(self, bridge: Link) -> list[Link]:
         if bridge.number not in self._ports:
@@ -386,16 +432,58 @@ class Devices:
             raise RefusedError(f"there is no device {name}")
         return link.number
 
-    def _write(self, messages: Iterable[Message], ignore: Collection[int] = ()) -> None:
+    def _write(self, messages: Iterable[Message]) -> None:
         for failure in self._netlink.write(messages):
-            if failure.code not in ignore:
-                raise RefusedError(_reason(failure))
+            raise RefusedError(_reason(failure))
+
+
+#: Settings of a vxlan device that can't be changed.
+_FIXED = frozenset(
+    {
+        *(one.name for one in settings.TUNNEL_FIXED),
+        *settings.TUNNEL_FLAGS.values(),
+        "udp6zerocsumrx",
+    }
+)
+
+
+def _odd(link: Link, bridge: Link | None) -> tuple[str, ...]:
+    """What is otherwise with a tunnel of ours, in words; of a bridge of somebody else's nothing."""
+    found = [*link.odd, *_silent(link)]
+    found += [] if link.marked else ["mark"]
+    if bridge is not None:
+        found += (f"port {name}" for name in _odd_port(link, bridge))
+        if bridge.owner is not None:
+            found += (f"bridge {name}" for name in (*bridge.odd, *_silent(bridge)))
+            found += [] if bridge.marked else ["bridge's mark"]
+    return tuple(found)
+
+
+def _odd_port(link: Link, bridge: Link) -> list[str]:
+    # A spanning tree, of somebody else's bridge, decides by itself.
+    stopped = link.up and bridge.up and not bridge.spanning and not link.port_forwards
+    return [*link.odd_port, *([settings.PORT_STATE.name] if stopped else [])]
+
+
+def _silent(link: Link) -> list[str]:
+    """Odd sysctls that we could change."""
+    return [key for key in link.odd_sysctls if os.access(_SYSCTL / key.format(link.name), os.W_OK)]
+
+
+def _set_odd(values: Mapping[str, str], link: Link) -> None:
+    _set({key: values[key] for key in link.odd_sysctls}, link.name)
+
+
+def _own_bridges(known: Iterable[Link]) -> dict[str, Link]:
+    return {link.owner: link for link in known if link.kind == "bridge" and link.owner}
 
 
 def _replaces(current: Tunnel, row: Tunnel) -> bool:
     """Whether only another device can be what *row* says."""
     fixed = ("vni", "port", "proxy", "six")
     if any(getattr(current, name) != getattr(row, name) for name in fixed):
+        return True
+    if not _FIXED.isdisjoint(current.odd):
         return True
     # What was learned in one network is not for another.
     return _serves_another(current, row)
@@ -406,11 +494,10 @@ def _serves_another(current: Tunnel, row: Tunnel) -> bool:
     return bool(current.network_id) and current.network_id != row.network_id
 
 
-def _halves(kept: Iterable[Flood | Unicast], index: int, row: Tunnel) -> list[Message]:
+def _halves(kept: Iterable[Flood | Unicast], index: int) -> list[Message]:
     """A tunnel's entries in the table of the bridge that it comes to."""
-    if row.responder == "off":
-        return []
-    return [entries.add_bridged(entry, index) for entry in kept if isinstance(entry, Unicast)]
+    there = (entry for entry in kept if isinstance(entry, Unicast) and not entry.here)
+    return [message for entry in there for message in entries.add_bridged(entry, index)]
 
 
 def _reason(failure: Failure) -> str:

@@ -5,10 +5,16 @@ A tunnel has a table of its own (flag ``self``: MAC → VTEP), and is a port in 
 plane (``extern_learn``), neighbours by their protocol number. The list of VTEPs for BUM traffic has
 one entry for them all in the kernel, and no mark for each: on a tunnel of ours, all of it is ours.
 
+What is in a tunnel's table permanently doesn't move, and the kernel drops frames of its MAC that
+come from another VTEP. What a control plane puts into a bridge's table does move, when a frame
+comes by another port; it is held if it is ``sticky``, which the kernel takes in a message of its
+own, for ``static`` entries that aren't marked, and leaves the mark on one that is.
+
 Numbers are those of ``linux/neighbour.h``.
 """
 
 import struct
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
@@ -26,6 +32,7 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     u32,
 )
 from ovs_l2pop.backends.linuxbridge.rows import (
+    LOOSE,
     MAC_SIZE,
     PROTOCOL,
     Flood,
@@ -38,9 +45,9 @@ from ovs_l2pop.backends.linuxbridge.rows import (
 
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _AF_BRIDGE = 7
-_DST, _LLADDR, _IFINDEX, _PROTOCOL = 1, 2, 8, 12
-_SELF, _MASTER, _EXTERN_LEARN = 0x02, 0x04, 0x10
-_REACHABLE, _PERMANENT = 0x02, 0x80
+_DST, _LLADDR, _CACHEINFO, _IFINDEX, _PROTOCOL, _EXTENDED = 1, 2, 3, 8, 12, 15
+_SELF, _MASTER, _EXTERN_LEARN, _STICKY = 0x02, 0x04, 0x10, 0x40
+_REACHABLE, _STATIC, _PERMANENT = 0x02, 0x40, 0x80
 
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, index of the device, state, flags, type
 
@@ -53,7 +60,11 @@ _HEAD, _FLAGS_AT = _NDMSG.size, 10
 _VTEP_AT = _HEAD + MAC_SIZE
 _IPV4 = struct.pack("=HH", 8, _DST)
 _BESIDES = 8 + 20  # the attributes NDA_PROBES and NDA_CACHEINFO
+_TIMES = struct.pack("=HH", 20, _CACHEINFO)
 
+#: NDA_PORT, NDA_VNI, NDA_IFINDEX, NDA_NH_ID, NDA_SRC_VNI: what else tells where copies go.
+_BY = {6: "port", 7: "vni", 8: "device", 13: "nexthop", 11: "source-vni"}
+_BY_NAME = {name: kind for kind, name in _BY.items()}
 
 #: Devices up to which each is listed by itself.
 _FEW = 8
@@ -78,14 +89,26 @@ def _unicast_head(tunnel: int, bridged: bool) -> bytes:
     return _NDMSG.pack(_AF_BRIDGE, tunnel, _PERMANENT, flags, 0)
 
 
-def add_bridged(row: Unicast, tunnel: int) -> Message:
-    """Write an entry's half in the bridge's table."""
+def hold(row: Unicast, tunnel: int) -> Message:
+    """Have the bridge hold an entry's half in its table, which was just written."""
+    return Message(_NEWNEIGH, CREATE | REPLACE, _hold_head(tunnel) + row.key)
+
+
+@lru_cache(1000)
+def _hold_head(tunnel: int) -> bytes:
+    return _NDMSG.pack(_AF_BRIDGE, tunnel, _STATIC, _MASTER | _STICKY, 0)
+
+
+def add_bridged(row: Unicast, tunnel: int) -> list[Message]:
+    """Write an entry's half in the bridge's table, and have it held."""
     head = _NDMSG.pack(_AF_BRIDGE, tunnel, _PERMANENT, _MASTER | _EXTERN_LEARN, 0)
-    return Message(_NEWNEIGH, CREATE | REPLACE, head + row.key)
+    return [Message(_NEWNEIGH, CREATE | REPLACE, head + row.key), hold(row, tunnel)]
 
 
 def delete_unicast(row: Unicast, tunnel: int) -> Message:
     """Delete an entry of the tunnel's table if it is to this VTEP."""
+    if row.odd not in ("", LOOSE):
+        return forget(row, tunnel)  # wherever it leads
     head = _NDMSG.pack(_AF_BRIDGE, tunnel, _PERMANENT, _SELF, 0)
     return Message(_DELNEIGH, 0, head + row.addresses)
 
@@ -109,7 +132,10 @@ def delete_bridged(row: Unicast, tunnel: int) -> Message:
 
 
 def add_flood(address: str, tunnel: int, device: int = 0) -> Message:
-    """Send BUM traffic to one more VTEP, or to a multicast group, which is reached by *device*."""
+    """Send BUM traffic to one more VTEP, or to a multicast group, which is reached by *device*.
+
+    :param address: as in :class:`Flood`.
+    """
     return _flood(_NEWNEIGH, CREATE | APPEND, address, tunnel, device)
 
 
@@ -118,9 +144,13 @@ def delete_flood(address: str, tunnel: int, device: int = 0) -> Message:
     return _flood(_DELNEIGH, 0, address, tunnel, device)
 
 
-def _flood(kind: int, how: int, address: str, tunnel: int, device: int) -> Message:
+def _flood(kind: int, how: int, to: str, tunnel: int, device: int) -> Message:
     head = _NDMSG.pack(_AF_BRIDGE, tunnel, _PERMANENT, _SELF, 0)
+    address, *odd = to.split()
     by = u32(_IFINDEX, device) if is_group(address) else b""
+    for name, number in zip(odd[::2], odd[1::2], strict=True):
+        value = int(number).to_bytes(2, "big") if name == "port" else struct.pack("=I", int(number))
+        by += attribute(_BY_NAME[name], value)
     return Message(kind, how, head + _EVERYBODY + vtep_attribute(address) + by)
 
 
@@ -156,8 +186,9 @@ def _neighbour_head(ip: bytes, bridge: int) -> bytes:
 def forwarding(netlink: Netlink, tunnels: Mapping[int, str]) -> set[Flood | Unicast]:
     """What of ours is in the tables of *tunnels* (index → name) and of their bridges."""
     floods: dict[int, list[str]] = {}
-    entries: list[tuple[int, bytes]] = []
+    entries: list[tuple[int, bytes, str]] = []
     bridged: set[tuple[int, bytes]] = set()
+    loose: set[tuple[int, bytes]] = set()
     unpack = _NDMSG.unpack_from
     only = next(iter(tunnels)) if len(tunnels) == 1 else 0
     request = _NDMSG.pack(_AF_BRIDGE, only, 0, 0, 0)
@@ -165,24 +196,51 @@ def forwarding(netlink: Netlink, tunnels: Mapping[int, str]) -> set[Flood | Unic
         _, index, state, flags, _ = unpack(body)
         if index not in tunnels:
             continue
-        if flags & _EXTERN_LEARN:
-            if flags & _SELF:
-                entries.append((index, _mac_and_vtep(body)))
-            else:
-                bridged.add((index, _mac_and_vtep(body)[:MAC_SIZE]))
-        elif flags & _SELF and state & _PERMANENT:
-            addresses = _mac_and_vtep(body)
-            if addresses[:MAC_SIZE] == _EVERYBODY and addresses[MAC_SIZE:]:
-                floods.setdefault(index, []).append(_vtep_text(addresses[MAC_SIZE:]))
+        if not flags & _SELF:
+            if flags & _EXTERN_LEARN:
+                key = index, _mac_and_vtep(body)[:MAC_SIZE]
+                bridged.add(key)
+                if not flags & _STICKY or not state & _STATIC:
+                    loose.add(key)
+            continue
+        addresses = _mac_and_vtep(body)
+        if addresses[:MAC_SIZE] == _EVERYBODY:
+            if state & _PERMANENT and not flags & _EXTERN_LEARN and addresses[MAC_SIZE:]:
+                to = _vtep_text(addresses[MAC_SIZE:])
+                floods.setdefault(index, []).append(f"{to} {_ways(body, to)}".rstrip())
+        elif flags & _EXTERN_LEARN:
+            odd = "" if state & _PERMANENT else "not permanent"
+            if flags != _SELF | _EXTERN_LEARN:
+                odd = f"{odd} flags {flags:#x}".lstrip()
+            end = _HEAD + len(addresses)
+            if body[end : end + 4] != _TIMES:
+                odd = f"{odd} {_ways(body)}".strip()
+            entries.append((index, addresses, odd))
     found: set[Flood | Unicast] = set()
     halves = set(bridged)
-    for index, addresses in entries:
+    for index, addresses, odd in entries:
         key = index, addresses[:MAC_SIZE]
-        found.add(Unicast(tunnels[index], addresses, key in bridged))
+        how = odd or (LOOSE if key in loose else "")
+        found.add(Unicast(tunnels[index], addresses, key in bridged, how))
         halves.discard(key)
-    found.update(Unicast(tunnels[index], mac, True) for index, mac in halves)
+    found.update(
+        Unicast(tunnels[index], mac, True, LOOSE if (index, mac) in loose else "")
+        for index, mac in halves
+    )
     found.update(Flood(tunnels[index], tuple(sorted(copies))) for index, copies in floods.items())
     return found
+
+
+def _ways(body: bytes, to: str = "") -> str:
+    """What else than the VTEP's address an entry tells of where frames go; as in :class:`Flood`."""
+    found = attributes(body, _HEAD)
+    words = []
+    for kind, name in _BY.items():
+        # A group is always reached by a device.
+        if kind in found and not (kind == _IFINDEX and to and is_group(to)):
+            number = int.from_bytes(found[kind], "big" if name == "port" else sys.byteorder)
+            words.append(f"{name} {number}")
+    return " ".join(words)
 
 
 def lost_unicasts(netlink: Netlink, rows: Mapping[int, list[Unicast]]) -> list[Unicast]:
@@ -199,7 +257,8 @@ def lost_unicasts(netlink: Netlink, rows: Mapping[int, list[Unicast]]) -> list[U
             for body in bodies
             if body[_FLAGS_AT] & _SELF
         }
-        bridged = {body[_HEAD:_VTEP_AT] for body in bodies if not body[_FLAGS_AT] & _SELF}
+        held = _SELF | _STICKY
+        bridged = {body[_HEAD:_VTEP_AT] for body in bodies if body[_FLAGS_AT] & held == _STICKY}
         lost += [
             row
             for row in rows[tunnel]
@@ -261,10 +320,65 @@ def neighbours(netlink: Netlink, places: Mapping[int, tuple[str, str]]) -> set[N
     unpack = _NDMSG.unpack_from
     for family in (AF_INET, AF_INET6):
         for body in netlink.dump(Message(_GETNEIGH, 0, _NDMSG.pack(family, 0, 0, 0, 0))):
-            _, index, state, _, _ = unpack(body)
-            if state & _PERMANENT and index in places and (addresses := _ip_and_mac(body)):
-                found.add(Neighbour(*places[index], addresses))
+            _, index, state, flags, _ = unpack(body)
+            if index in places and (addresses := _ip_and_mac(body)):
+                odd = "" if state == _PERMANENT else "not permanent"
+                plain = len(body) <= _HEAD + len(addresses) + _BESIDES + len(_OURS)
+                if flags or not (plain or _EXTENDED not in attributes(body, _HEAD)):
+                    odd = f"{odd} with flags".lstrip()
+                found.add(Neighbour(*places[index], addresses, odd))
     return found
+
+
+class Marked:
+    """Whose entries are now, so that none of somebody else's is deleted.
+
+    :param many: there will be many questions: all is listed once, at the first of them.
+    """
+
+    def __init__(self, netlink: Netlink, *, many: bool) -> None:
+        self._netlink = netlink
+        self._many = many
+        self._listed: set[tuple[int, int, bytes]] | None = None
+
+    def unicast(self, row: Unicast, tunnel: int) -> bool:
+        """Whether the tunnel's table has the row's entry, with our mark."""
+        return self._ask(_AF_BRIDGE, tunnel, _SELF, row.key)
+
+    def bridged(self, row: Unicast, tunnel: int) -> bool:
+        """Whether the bridge's table has its other half, behind the tunnel and with our mark."""
+        return self._ask(_AF_BRIDGE, tunnel, _MASTER, row.key)
+
+    def neighbour(self, row: Neighbour, bridge: int) -> bool:
+        """Whether the bridge has the row's neighbour, with our mark."""
+        family = AF_INET if row.addresses[:4] == _IPV4 else AF_INET6
+        return self._ask(family, bridge, 0, row.key)
+
+    def _ask(self, family: int, device: int, flags: int, key: bytes) -> bool:
+        if self._many:
+            if self._listed is None:
+                self._listed = set(self._all())
+            return (device, flags, key) in self._listed
+        head = _NDMSG.pack(family, device, 0, flags, 0)
+        body = self._netlink.get(Message(_GETNEIGH, 0, head + key))
+        return body is not None and _mark(body) == (device, flags, key)
+
+    def _all(self) -> Iterator[tuple[int, int, bytes]]:
+        for family in (_AF_BRIDGE, AF_INET, AF_INET6):
+            for body in self._netlink.dump(Message(_GETNEIGH, 0, _NDMSG.pack(family, *(0,) * 4))):
+                if (mark := _mark(body)) is not None:
+                    yield mark
+
+
+def _mark(body: bytes) -> tuple[int, int, bytes] | None:
+    """(device, which table, key) of an entry or neighbour of ours; None for somebody else's."""
+    family, device, _, flags, _ = _NDMSG.unpack_from(body)
+    if family != _AF_BRIDGE:
+        addresses = _ip_and_mac(body)
+        return (device, 0, addresses[:-MAC_SIZE]) if addresses else None
+    if not flags & _EXTERN_LEARN:
+        return None
+    return device, _SELF if flags & _SELF else _MASTER, _mac_and_vtep(body)[:MAC_SIZE]
 
 
 def _ip_and_mac(body: bytes) -> bytes:

@@ -6,11 +6,11 @@ Numbers are those of ``linux/if_link.h`` and ``linux/rtnetlink.h``.
 import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from ovs_l2pop.backends.linuxbridge import rows
+from ovs_l2pop.backends.linuxbridge import rows, settings
 from ovs_l2pop.backends.linuxbridge.netlink import (
     CREATE,
     EXCLUSIVE,
@@ -18,6 +18,7 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     Netlink,
     attribute,
     attributes,
+    each,
     nested,
     string,
     text,
@@ -26,19 +27,21 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
 )
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
 _ADDRESS, _NAME, _MTU, _MASTER, _LINKINFO, _ALIAS, _GROUP, _EXT_MASK = 1, 3, 4, 10, 18, 20, 27, 29
+_FAMILIES = 26  # IFLA_AF_SPEC
 _SKIP_STATISTICS = 1 << 3
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _BRIDGE_FORWARD_DELAY, _BRIDGE_STP, _BRIDGE_SNOOPING = 1, 5, 23
-# IFLA_BRPORT_…: LEARNING, UNICAST_FLOOD, MCAST_FLOOD, BCAST_FLOOD; NEIGH_SUPPRESS, ISOLATED
-_PORT_ON, _PORT_SUPPRESS, _PORT_ISOLATED = (8, 9, 27, 30), 32, 33
+_PORT_SUPPRESS = 32  # IFLA_BRPORT_NEIGH_SUPPRESS
 _VNI, _REMOTE, _DEVICE, _LOCAL, _TTL, _TOS, _LEARNING = 1, 2, 3, 4, 5, 6, 7  # IFLA_VXLAN_…
-_PROXY, _PORT, _REMOTE6, _LOCAL6, _ZERO_CHECKSUM6_RX = 11, 15, 16, 17, 20
+_PROXY, _PORT, _REMOTE6, _LOCAL6 = 11, 15, 16, 17
 
 #: The group of devices (``ip link … group``) that are being made or deleted. A device can't be made
 #: with an alias, but with a group: what is left by an agent that was killed between is known by it.
 _IN_BETWEEN = 0x6C32706F
+#: The group of devices that are made: by it they are known as ours also without their alias.
+MADE = 0x6C327070
 
 _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 
@@ -71,15 +74,26 @@ class Link(NamedTuple):
     alias: str
     group: int
     suppress: bool  #: as a bridge's port: ARP and ND are answered for what is behind it
-    #: As a bridge's port: as open as a new one is. It is flooded to, learned from, not isolated.
-    open: bool
+    #: Names of settings that are otherwise than ours should have them, as :mod:`.settings` has
+    #: them: its own, those of it as a port, files below /proc/sys/net.
+    odd: tuple[str, ...]
+    odd_port: tuple[str, ...]
+    odd_sysctls: tuple[str, ...]
+    port_forwards: bool  #: as a bridge's port: nobody has stopped it
+    spanning: bool  #: as a bridge: some spanning tree decides which ports forward
+    bits: bytes  #: as a bridge: IFLA_BR_MULTI_BOOLOPT
     vxlan: Vxlan | None
 
     @property
     def owner(self) -> str | None:
-        """The network that it serves if it is ours."""
+        """The network that it serves if it is ours; empty if it doesn't tell which."""
         owner = rows.owner(self.alias)
-        return "" if owner is None and self.group == _IN_BETWEEN else owner
+        return "" if owner is None and self.group in (_IN_BETWEEN, MADE) else owner
+
+    @property
+    def marked(self) -> bool:
+        """Whether it has all that makes it known as ours."""
+        return bool(rows.owner(self.alias)) and self.group == MADE
 
 
 def listed(netlink: Netlink) -> dict[int, Link]:
@@ -140,8 +154,7 @@ def new_tunnel(tunnel: rows.Tunnel, name: str, device: int) -> Message:
         *_changeable(tunnel, device, with_group=bool(tunnel.group)),
     ]
     if tunnel.six:
-        # Open vSwitch may leave the outer checksum out over IPv6 as well (RFC 6935).
-        data.append(u8(_ZERO_CHECKSUM6_RX, 1))
+        data.append(u8(settings.ZERO_CHECKSUM_RX, 1))
     return _new(
         0,
         text(_NAME, name),
@@ -165,7 +178,7 @@ def set_mtu(index: int, mtu: int) -> Message:
 
 def finish(index: int, alias: str) -> Message:
     """Give a device its alias: it is made."""
-    return _new(index, text(_ALIAS, alias), u32(_GROUP, 0))
+    return _new(index, text(_ALIAS, alias), u32(_GROUP, MADE))
 
 
 def enter(index: int, bridge: int) -> Message:
@@ -193,9 +206,25 @@ def suppress(index: int, on: bool) -> Message:
     return _change_port(index, u8(_PORT_SUPPRESS, on))
 
 
-def open_up(index: int) -> Message:
-    """Have a bridge's port as a new one is."""
-    return _change_port(index, *(u8(kind, 1) for kind in _PORT_ON), u8(_PORT_ISOLATED, 0))
+def open_up(index: int, odd: Collection[str]) -> Message:
+    """Have a bridge's port as a new one is, in what is *odd*."""
+    wanted = (*settings.PORT, settings.PORT_STATE)
+    return _change_port(index, *_attributes(one for one in wanted if one.name in odd))
+
+
+def mend(link: Link, kind: str) -> Iterator[Message]:
+    """Have a vxlan device or a bridge as a new one is, in what is odd and can be changed."""
+    wanted = settings.TUNNEL if kind == "vxlan" else settings.BRIDGE
+    data = _attributes(one for one in wanted if one.name in link.odd)
+    if "boolopt" in link.odd:
+        data.append(attribute(settings.BRIDGE_BITS, bytes(4) + link.bits[4:]))
+    for part in data:  # of several the kernel has an order of its own
+        yield _new(link.number, nested(_LINKINFO, text(_KIND, kind), nested(_DATA, part)))
+    for one in settings.mended_device():
+        if one.name in link.odd:
+            yield _new(link.number, *_attributes([one]))
+    if "arp off" in link.odd:
+        yield Message(_NEWLINK, 0, _IFINFO.pack(0, 0, link.number, 0, _IFF_NOARP))
 
 
 def delete(index: int) -> Message:
@@ -220,6 +249,10 @@ def _change_port(index: int, *data: bytes) -> Message:
     return _new(index, nested(_LINKINFO, *slave))
 
 
+def _attributes(wanted: Iterable[settings.Setting]) -> list[bytes]:
+    return [attribute(one.kind, one.value) for one in wanted]
+
+
 def _changeable(tunnel: rows.Tunnel, device: int, with_group: bool) -> list[bytes]:
     local = ip_address(tunnel.local).packed
     data = [
@@ -242,6 +275,19 @@ def _link(body: bytes) -> Link:
     data = info.get(_DATA, b"") if kind == "vxlan" else b""
     bridged = string(info.get(_SLAVE_KIND, b"")) == "bridge"
     port = attributes(info.get(_SLAVE_DATA, b"")) if bridged else {}
+    bridge = attributes(info.get(_DATA, b"")) if kind == "bridge" else {}
+    odd: list[str] = []
+    sysctls: list[str] = []
+    if kind in ("bridge", "vxlan"):
+        families = {family: attributes(v) for family, v in each(found.get(_FAMILIES, b""))}
+        odd = settings.odd_device(found)
+        if kind == "bridge":
+            odd += settings.odd_bridge(bridge) + (["arp off"] if flags & _IFF_NOARP else [])
+            sysctls = settings.odd_sysctls(families, settings.BRIDGE_SYSCTLS)
+        else:
+            own = attributes(data)
+            odd += settings.odd_tunnel(own, six=_LOCAL6 in own)
+            sysctls = settings.odd_sysctls(families, settings.TUNNEL_SYSCTLS)
     return Link(
         number=index,
         name=string(found[_NAME]),
@@ -254,7 +300,12 @@ def _link(body: bytes) -> Link:
         alias=string(found.get(_ALIAS, b"")),
         group=_number(found, _GROUP),
         suppress=bool(_number(port, _PORT_SUPPRESS)),
-        open=not _number(port, _PORT_ISOLATED) and all(any(port.get(n, b"\1")) for n in _PORT_ON),
+        odd=tuple(odd),
+        odd_port=tuple(settings.odd(port, settings.PORT)),
+        odd_sysctls=tuple(sysctls),
+        port_forwards=not (settings.works(found) and settings.odd(port, [settings.PORT_STATE])),
+        spanning=bool(_number(bridge, _BRIDGE_STP)),
+        bits=bridge.get(settings.BRIDGE_BITS, b""),
         vxlan=_vxlan(attributes(data)) if data else None,
     )
 

@@ -93,6 +93,7 @@ class Settings:
     ttl: int
     tos: int
     ranges: tuple[Range, ...]
+    known_vteps_only: bool = False
 
     @classmethod
     def from_config(cls, conf: Any) -> "Settings":
@@ -113,6 +114,7 @@ class Settings:
                 ttl=vxlan.ttl,
                 tos=_tos(vxlan.tos),
                 ranges=_ranges(vxlan.multicast_ranges, vxlan.vxlan_group),
+                known_vteps_only=common.known_vteps_only,
             )
             repeated = vxlan.local_ip
         except (cfg.Error, ValueError) as error:

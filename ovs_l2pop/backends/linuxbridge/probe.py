@@ -1,7 +1,8 @@
 """What this kernel can do for us: tried once, in a network namespace of its own.
 
 Nothing of the host is touched, and nobody who watches it sees anything. Where such a namespace may
-not be made, everything is taken to be there; what is not will be refused when it is written.
+not be made, everything but eBPF is taken to be there; what is not will be refused when it is
+written.
 """
 
 import ctypes
@@ -12,10 +13,15 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import NamedTuple
 
-from ovs_l2pop.backends.linuxbridge import announcements, entries, links
+from ovs_l2pop.backends.linuxbridge import entries, horizon, links
+from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink
 from ovs_l2pop.backends.linuxbridge.rows import (
+    Closed,
     Flood,
+    Guard,
+    GuardRow,
+    Member,
     Neighbour,
     Tunnel,
     Unicast,
@@ -36,7 +42,8 @@ class Missing(NamedTuple):
     unicast: str = ""  #: a table in the vxlan device, with several VTEPs for BUM traffic
     multicast: str = ""  #: a multicast group in the vxlan device
     responder: str = ""  #: a bridge that answers ARP and ND, and marked neighbours
-    announcements: str = ""  #: filters that let announcements through
+    announcements: str = ""  #: programs and filters that let announcements through, and the horizon
+    guard: str = ""  #: packet filters, which keep strangers out
 
 
 def missing() -> Missing:
@@ -51,16 +58,30 @@ def missing() -> Missing:
 def _in_namespace() -> Missing:
     # os.unshare() comes with Python 3.12.
     libc = ctypes.CDLL(None, use_errno=True)
+    unknown = Missing(announcements=horizon.missing())  # which takes no namespace
     if libc.unshare(_CLONE_NEWNET):
         LOG.debug("no namespace to probe the kernel in: %s", os.strerror(ctypes.get_errno()))
-        return Missing()
+        return unknown
     try:
         with closing(Netlink()) as netlink:
             return Probe(netlink).missing()
     except BackendError as error:
         LOG.debug("the kernel could not be probed: %s", error)
-        return Missing()
+        return unknown
     # With the thread ends the namespace, and all that is in it.
+
+
+def _guard() -> str:
+    """What is missing for packet filters."""
+    rows: set[GuardRow] = {Guard(4789), Closed(1), Member(1, _VTEPS[0]), Member(1, "2001:db8::1")}
+    try:
+        with closing(Filter()) as strangers:
+            refused = strangers.write(rows, ())
+            if refused or strangers.rows() != rows:
+                return next(iter(refused.values()), "nftables that list what was written")
+    except BackendError as error:
+        return str(error)
+    return ""
 
 
 _BRIDGE, _TUNNEL, _GROUPED = "br-probe", "vxlan-1", "vxlan-2"
@@ -105,22 +126,21 @@ class Probe:
                 "groups of vxlan devices", links.new_tunnel(grouped, _GROUPED, self._index("lo"))
             ),
             responder=self._responder(tunnel, bridge),
-            announcements=self._all(
-                "traffic control with clsact, bpf and mirred",
-                announcements.forward(tunnel, bridge),
-            ),
+            announcements=self._announcements(tunnel, bridge),
+            guard=_guard(),
         )
 
     def _forwarding(self, tunnel: int) -> str:
         row = Unicast(_TUNNEL, _MAC + address_attribute(_VTEPS[0]), True)
         missing = self._all(
             "several flooding entries", (entries.add_flood(vtep, tunnel) for vtep in _VTEPS)
-        ) or self._lacks(
-            "forwarding entries of vxlan devices", entries.add_unicast(row, tunnel, replace=True)
+        ) or self._all(
+            "forwarding entries of vxlan devices",
+            (entries.add_unicast(row, tunnel, replace=True), entries.hold(row, tunnel)),
         )
         there = entries.forwarding(self._netlink, {tunnel: _TUNNEL})
         marked = there == {Flood(_TUNNEL, _VTEPS), row}
-        return missing or ("" if marked else "marks of forwarding entries (extern_learn)")
+        return missing or ("" if marked else "marks of forwarding entries (extern_learn, sticky)")
 
     def _responder(self, tunnel: int, bridge: int) -> str:
         row = Neighbour(_TUNNEL, _BRIDGE, address_attribute("192.0.2.3") + _MAC)
@@ -134,6 +154,13 @@ class Probe:
             return missing or suppression
         there = entries.neighbours(self._netlink, {bridge: (_TUNNEL, _BRIDGE)})
         return missing or ("" if there == {row} else "protocols of neighbours")
+
+    def _announcements(self, tunnel: int, bridge: int) -> str:
+        if missing := horizon.missing():
+            return missing
+        failure = horizon.forward(self._netlink, tunnel, bridge)
+        through = horizon.forwarded(self._netlink, tunnel, bridge)
+        return "" if through else f"traffic control with clsact, bpf and mirred ({failure})"
 
     def _all(self, what: str, messages: Iterable[Message]) -> str:
         return next(filter(None, (self._lacks(what, message) for message in messages)), "")

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ovs_l2pop.backends.linuxbridge.rows import (
+    Closed,
     Flood,
     LinuxRow,
+    Member,
     Neighbour,
     Tunnel,
     Unicast,
@@ -15,7 +17,15 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     vtep_attribute,
 )
 from ovs_l2pop.messages import Attachment
-from ovs_l2pop.table import Fact, FloodFact, LocalFact, NeighbourFact, UnicastFact
+from ovs_l2pop.table import (
+    Fact,
+    FloodFact,
+    LocalFact,
+    NeighbourFact,
+    NetworkFact,
+    UnicastFact,
+    VtepFact,
+)
 
 
 class Plan(NamedTuple):
@@ -31,6 +41,7 @@ class Plan(NamedTuple):
     multicast: bool  #: BUM traffic goes to a group, and is not copied to VTEPs
     responder: str  #: as in :class:`ovs_l2pop.backends.linuxbridge.rows.Tunnel`
     nd: bool  #: the kernel has IPv6, so neighbours may have IPv6 addresses
+    guarded: bool  #: strangers are kept out where the members of a network are known
 
 
 class Renderer:
@@ -47,11 +58,12 @@ class Renderer:
         self._group = group
         self._own_bridge = bridge
         self._populate = plan.populate
-        self._bridged = plan.responder != "off"
+        self._answers = plan.responder != "off"
+        self._here = vtep_attribute("::" if ":" in plan.local else "0.0.0.0")
         #: Kinds of facts that have no rows.
         self.unused = frozenset(
             kind
-            for kind, has_rows in (("unicast", self._populate), ("neighbour", self._bridged))
+            for kind, has_rows in (("unicast", self._populate), ("neighbour", self._answers))
             if not has_rows
         )
         # Facts of one network mostly come together.
@@ -70,19 +82,29 @@ class Renderer:
             if not self._populate:
                 return ()
             addresses = mac_attribute(fact.mac) + vtep_attribute(fact.vtep)
-            return (Unicast(self._tunnel, addresses, self._bridged),)
+            return (Unicast(self._tunnel, addresses, True),)
         if isinstance(fact, NeighbourFact):
-            if not self._bridged or (":" in fact.ip and not self._plan.nd):
+            if not self._answers or (":" in fact.ip and not self._plan.nd):
                 return ()
             addresses = address_attribute(fact.ip) + mac_attribute(fact.mac)
             return (Neighbour(self._tunnel, self._bridge, addresses),)
         if isinstance(fact, FloodFact):
             return () if self._plan.multicast else (Flood(self._tunnel, fact.vteps),)
         if isinstance(fact, LocalFact):
-            return ()
+            if not self._populate:
+                return ()
+            return (Unicast(self._tunnel, mac_attribute(fact.mac) + self._here, False),)
         # A network, or a VTEP, which is reached through the network's one device.
         device = self._device(attachment)
-        return (device, Flood(device.name, (device.group,))) if device.group else (device,)
+        found: list[LinuxRow] = [device]
+        if device.group:
+            found.append(Flood(device.name, (device.group,)))
+        if self._plan.guarded:
+            if isinstance(fact, VtepFact):
+                found.append(Member(device.vni, fact.vtep))
+            elif isinstance(fact, NetworkFact) and fact.closed:
+                found.append(Closed(device.vni))
+        return tuple(found)
 
     def _device(self, attachment: Attachment) -> Tunnel:
         plan = self._plan

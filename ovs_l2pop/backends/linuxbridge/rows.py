@@ -6,6 +6,7 @@ takes and lists: to write one is to put a head before it, to read one is to cut 
 
 import struct
 from binascii import unhexlify
+from collections.abc import Hashable
 from functools import lru_cache
 from hashlib import sha1
 from ipaddress import ip_address
@@ -97,8 +98,8 @@ class Tunnel(NamedTuple):
     proxy: bool = False
     #: Device and bridge are up.
     up: bool = True
-    #: The bridge floods to it, learns from it, and has it speak to all ports.
-    open: bool = True
+    #: Names of settings that it, its port, or a bridge of ours around it has otherwise.
+    odd: tuple[str, ...] = ()
 
     @property
     def six(self) -> bool:
@@ -113,19 +114,28 @@ class Bridge(NamedTuple):
 
 
 class Flood(NamedTuple):
-    """BUM traffic is copied to these VTEPs, or goes to this multicast group; sorted."""
+    """BUM traffic is copied to these VTEPs, or goes to this multicast group; sorted. A copy that
+    goes elsewhere than ours do has that behind its address: "192.0.2.1 port 4790"."""
 
     tunnel: str
     to: tuple[str, ...]
 
 
+#: Of an entry: its half in the bridge's table goes wherever a frame comes from.
+LOOSE = "not held by the bridge"
+
+
 class Unicast(NamedTuple):
-    """Frames to a MAC go to a VTEP."""
+    """Frames to a MAC go to a VTEP. To the unspecified address: the MAC is at this host, so nothing
+    from there is taken from a tunnel, nor sent into one."""
 
     tunnel: str
     addresses: bytes  #: attributes: the MAC, and the VTEP unless that is missing
-    #: The bridge knows the MAC behind the tunnel too: it answers ARP and ND only for those.
+    #: The bridge has the MAC behind the tunnel too. It answers ARP and ND only for those, and no
+    #: frame of a machine of this host takes the MAC away.
     bridged: bool
+    #: What of it isn't as we write it, in words; see also :data:`LOOSE`.
+    odd: str = ""
 
     @property
     def key(self) -> bytes:
@@ -141,6 +151,11 @@ class Unicast(NamedTuple):
         """Empty if only the bridge knows the MAC."""
         return address_text(self.addresses[MAC_SIZE:])
 
+    @property
+    def here(self) -> bool:
+        """Whether the MAC is at this host."""
+        return len(self.addresses) > MAC_SIZE and not any(self.addresses[MAC_SIZE + 4 :])
+
 
 class Neighbour(NamedTuple):
     """Who asks for an IP is told a MAC; kept on the bridge, where requests arrive."""
@@ -148,6 +163,7 @@ class Neighbour(NamedTuple):
     tunnel: str  #: in that bridge; empty for one that we left
     bridge: str
     addresses: bytes  #: attributes: the IP and the MAC
+    odd: str = ""  #: as of :class:`Unicast`
 
     @property
     def key(self) -> bytes:
@@ -172,7 +188,42 @@ class Oversized(NamedTuple):
     fits: int
 
 
-LinuxRow = Tunnel | Bridge | Flood | Unicast | Neighbour | Oversized
+class Guard(NamedTuple):
+    """Packets of strangers are dropped: the filter itself."""
+
+    port: int  #: UDP port of the tunnels
+
+
+class Member(NamedTuple):
+    """This VTEP may send into a network."""
+
+    vni: int
+    vtep: str
+
+
+class Closed(NamedTuple):
+    """Nobody but its members may send into a network."""
+
+    vni: int
+
+
+GuardRow = Guard | Member | Closed
+LinuxRow = Tunnel | Bridge | Flood | Unicast | Neighbour | Oversized | GuardRow
+
+
+def slot(row: Hashable) -> Hashable:
+    """What the kernel has room for one of."""
+    match row:
+        case Tunnel(name=name) | Bridge(name=name):
+            return name
+        case Unicast():
+            return row.tunnel, row.key
+        case Neighbour():
+            return row.bridge, row.key
+        case Flood():
+            return row.tunnel, b""
+    return row
+
 
 # linux/neighbour.h: NDA_DST, NDA_LLADDR; heads of attributes: length and type.
 _LLADDR = struct.pack("=HH", 10, 2)

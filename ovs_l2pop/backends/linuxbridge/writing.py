@@ -12,11 +12,17 @@ from typing import NamedTuple
 from ovs_l2pop.backends import Batch
 from ovs_l2pop.backends.linuxbridge import entries, links
 from ovs_l2pop.backends.linuxbridge.devices import Devices, RefusedError
+from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.backends.linuxbridge.netlink import Failure, Message, Netlink
 from ovs_l2pop.backends.linuxbridge.render import Plan
 from ovs_l2pop.backends.linuxbridge.rows import (
+    LOOSE,
     Bridge,
+    Closed,
     Flood,
+    Guard,
+    GuardRow,
+    Member,
     Neighbour,
     Oversized,
     Tunnel,
@@ -30,6 +36,10 @@ _Key = tuple[str, bytes]
 
 #: Tunnels in a batch from which on it pays to look at all devices first.
 _MANY = 8
+
+#: Entries to delete from which on it pays to list all first, to see whose they are: to ask for one
+#: takes some 10 µs, to list 20,000 takes 0.1 s.
+_MANY_ENTRIES = 500
 
 #: What a delete answers where there is nothing to delete.
 _GONE = (errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
@@ -50,9 +60,17 @@ class Write:
     :param plan: what tunnels have in common; None for who only takes away.
     :param limit: what makes tunnels as narrow as they are, for people.
     :param failed: tunnels that were refused, so that their entries are; kept up to date.
+    :param strangers: what keeps them out; None: nothing does.
     """
 
-    def __init__(self, netlink: Netlink, plan: Plan | None, limit: str, failed: set[str]) -> None:
+    def __init__(
+        self,
+        netlink: Netlink,
+        plan: Plan | None,
+        limit: str,
+        failed: set[str],
+        strangers: Filter | None = None,
+    ) -> None:
         self.refused: dict[Row, str] = {}
         #: A tunnel is there now whose entries were refused: they can be written again.
         self.found = False
@@ -65,6 +83,7 @@ class Write:
         self._populate = plan is None or plan.populate
         self._limit = limit
         self._failed = failed
+        self._filter = strangers
         self._places: dict[str, _Place | None] = {}
         self._bridges: dict[str, int] = {}
 
@@ -72,6 +91,9 @@ class Write:
         """Write a batch."""
         self._bridges.clear()
         adding, removing = _Sorted(batch.add), _Sorted(batch.remove)
+        if self._filter is not None and (adding.guards or removing.guards):
+            # Before there is a tunnel for strangers to send into.
+            self.refused.update(self._filter.write(adding.guards, removing.guards))
         if len(adding.tunnels) + len(removing.tunnels) > _MANY:
             self._devices.survey()
         if removing.tunnels or removing.bridges:
@@ -146,6 +168,9 @@ class Write:
         except RefusedError as error:
             self.refused[row] = str(error)
             self._failed.add(row.name)
+            # What is there of it serves the network: it must not be taken for something left over.
+            if (found := self._devices.of_network(row)) is not None:
+                self.refused[found] = "kept, though it is not as it should be"
             return
         self.found = self.found or row.name in self._failed
         self._failed.discard(row.name)
@@ -248,9 +273,17 @@ class Write:
                 self.refused[row] = "its tunnel is missing"
             elif isinstance(row, Unicast):
                 planned.append(row)
-                # Of half an entry the tunnel's table holds nothing, or nothing of ours.
-                whole = isinstance(before, Unicast) and before.addresses != before.key
+                # Of half an entry the tunnel's table holds nothing, or nothing of ours; and the
+                # kernel changes where one of ours leads, but not what else is odd about it.
+                whole = (
+                    isinstance(before, Unicast)
+                    and before.addresses != before.key
+                    and before.odd in ("", LOOSE)
+                )
                 yield entries.add_unicast(row, place.tunnel, replace=whole)
+                if row.bridged:
+                    planned.append(row)
+                    yield entries.hold(row, place.tunnel)
             elif isinstance(row, Neighbour):
                 if place.bridge_name != row.bridge:
                     self.refused[row] = "its tunnel is in another bridge"
@@ -268,11 +301,12 @@ class Write:
         if not removing.entries:
             return
         new = {_key(row): row for row in adding.entries}
+        marked = entries.Marked(self._netlink, many=len(removing.entries) > _MANY_ENTRIES)
         planned: list[Entry] = []
 
         def messages() -> Iterator[Message]:
             for row in removing.entries:
-                for message in self._removals(row, new.get(_key(row))):
+                for message in self._removals(row, new.get(_key(row)), marked):
                     planned.append(row)
                     yield message
 
@@ -280,10 +314,13 @@ class Write:
             if failure.code not in _GONE:
                 self.refused[planned[failure.place]] = str(failure)
 
-    def _removals(self, row: Entry, instead: Entry | None) -> Iterator[Message]:
+    def _removals(
+        self, row: Entry, instead: Entry | None, marked: entries.Marked
+    ) -> Iterator[Message]:
         """What is to be deleted of a row, when *instead* was written with the same key."""
         if isinstance(row, Neighbour):
-            if instead is None and (bridge := self._bridge(row.bridge)):
+            bridge = self._bridge(row.bridge) if instead is None else 0
+            if bridge and marked.neighbour(row, bridge):
                 yield entries.delete_neighbour(row, bridge)
             return
         if (place := self._place(row.tunnel)) is None:
@@ -294,11 +331,12 @@ class Write:
                 if address not in kept:
                     yield entries.delete_flood(address, place.tunnel, place.device)
             return
-        if instead is None and row.addresses != row.key:
+        if instead is None and row.addresses != row.key and marked.unicast(row, place.tunnel):
             yield entries.delete_unicast(row, place.tunnel)
-            if not self._populate:
+            if not self._populate and not row.here:
                 yield entries.keep_learned(row, place.tunnel)
-        if row.bridged and not (isinstance(instead, Unicast) and instead.bridged):
+        held = isinstance(instead, Unicast) and instead.bridged
+        if row.bridged and place.bridge and not held and marked.bridged(row, place.tunnel):
             yield entries.delete_bridged(row, place.tunnel)
 
 
@@ -310,6 +348,7 @@ class _Sorted:
         self.bridges: list[Bridge] = []
         self.oversized: list[Oversized] = []
         self.entries: list[Entry] = []
+        self.guards: list[GuardRow] = []
         for row in rows:
             if isinstance(row, (Unicast, Neighbour, Flood)):
                 self.entries.append(row)
@@ -319,6 +358,8 @@ class _Sorted:
                 self.bridges.append(row)
             elif isinstance(row, Oversized):
                 self.oversized.append(row)
+            elif isinstance(row, (Member, Closed, Guard)):
+                self.guards.append(row)
             else:
                 raise TypeError(f"no row of this backend: {row!r}")
 

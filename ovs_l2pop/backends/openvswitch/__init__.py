@@ -9,6 +9,8 @@
     render.py     facts to rows
     transport.py  bytes to and from a bridge: its management socket
     channel.py    OpenFlow bundles and reads
-    ovsdb.py      bridges and tunnel ports
+    columns.py    what the columns of our rows in OVSDB must be
+    ovsdb.py      bridges and tunnel ports: ovsdb_copy.py reads, ovsdb_commands.py writes
+    portflags.py  what OpenFlow alone knows of ports
     backend.py    all of it behind the shared interface
 """

@@ -41,6 +41,8 @@ BUNDLE_SIZE = 10_000
 _FLOW_STATS, _GROUP_DESC, _EXTENSION = 1, 7, 0xFFFF
 _MORE = 1  # OFPMPF_REPLY_MORE
 
+ALL_TABLES = 0xFF  # OFPTT_ALL
+
 Message = tuple[int, bytes]  #: (type, body)
 
 
@@ -152,9 +154,9 @@ class Channel:
                 again += [item for item in bundle.messages if item[0] not in bundle.errors]
         return refused + self._write_singly(again)
 
-    def flows(self, cookie: int) -> Iterator[bytes]:
-        """Bodies of flow statistics replies: all flows of a cookie in all tables."""
-        head = struct.pack("!BxxxIIxxxxQQ", 0xFF, 0xFFFFFFFF, 0xFFFFFFFF, cookie, 2**64 - 1)
+    def flows(self, cookie: int, table: int = ALL_TABLES) -> Iterator[bytes]:
+        """Bodies of flow statistics replies: all flows of a cookie, in all tables or in one."""
+        head = struct.pack("!BxxxIIxxxxQQ", table, 0xFFFFFFFF, 0xFFFFFFFF, cookie, 2**64 - 1)
         return self._multipart(_FLOW_STATS, head + bytes.fromhex("0001000400000000"))
 
     def groups(self) -> Iterator[bytes]:

@@ -87,16 +87,18 @@ class Codec:
         buf[0:2] = (head + len(actions)).to_bytes(2, "big")
         return bytes(buf) + actions
 
-    def vlan_match(self, vlan: bytes) -> bytes:
-        """A match on a local VLAN that comprises what the switch learned in it.
+    def learned_match(self, vlan: bytes, mac: bytes | None = None) -> bytes:
+        """The match of what the switch learned of a MAC in a local VLAN; without a MAC, a match
+        that comprises all that it learned there.
 
         Learned flows match the 12 bits of the VLAN id alone. One bit more here, OFPVID_PRESENT,
         and Open vSwitch finds this match narrower than theirs and deletes none of them.
         """
+        fields: dict[str, Any] = {"vlan_vid": (int.from_bytes(vlan, "big") & 0xFFF, 0xFFF)}
+        if mac is not None:
+            fields["eth_dst"] = mac.hex(":")
         buf = bytearray()
-        self._parser.OFPMatch(vlan_vid=(int.from_bytes(vlan, "big") & 0xFFF, 0xFFF)).serialize(
-            buf, 0
-        )
+        self._parser.OFPMatch(**fields).serialize(buf, 0)
         return bytes(buf)
 
     def conjunction(self, clause: int, clauses: int, number: int) -> tuple[str, Mapping[str, Any]]:

@@ -1,10 +1,10 @@
 """Bridges and tunnel ports, through ovsdbapp.
 
-A tunnel port of ours carries ``ovs-l2pop`` in its ``external_ids``; a port without it is somebody
-else's and is never touched. But a tunnel that we need, of the name that we give it, is taken over:
-its mark was removed, or a Neutron agent had made it. Where that agent has the bridge with us, all
-its tunnels are, with their numbers. All ports of a batch go in one transaction: 1,000 take under a
-second, one by one they take 86 ms each. Every port asks for a number of our choice
+A tunnel port of ours carries ``ovs-l2pop`` in its ``external_ids`` and is ours whatever its other
+columns say; a port without it is somebody else's and is never touched. But a tunnel that we need,
+of the name that we give it, is taken over: its mark was removed, or a Neutron agent had made it.
+Where that agent has the bridge with us, all its tunnels are, with their numbers. Ports of a batch
+go together: one by one they take 86 ms each. Every port asks for a number of our choice
 (``ofport_request``): flows can be made before the port is there, and an OVS restart renumbers
 nothing.
 """
@@ -12,69 +12,43 @@ nothing.
 import errno
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 with warnings.catch_warnings():
     # ovs and ovsdbapp speak of eventlet wherever it is importable; nothing of ours uses it.
     warnings.simplefilter("ignore")
     from ovs import jsonrpc, timeval
-    from ovs.db.idl import Idl
     from ovs.poller import Poller
     from ovs.stream import Stream
-    from ovsdbapp.backend.ovs_idl import command, connection, idlutils
+    from ovsdbapp.backend.ovs_idl import connection, idlutils
     from ovsdbapp.schema.open_vswitch import impl_idl
 
-from ovs_l2pop.backends.openvswitch.rows import TunnelPort, Wiring
+from ovs_l2pop.backends.openvswitch import columns
+from ovs_l2pop.backends.openvswitch.ovsdb_commands import Prepare, WriteTunnels
+from ovs_l2pop.backends.openvswitch.ovsdb_copy import (
+    COLUMNS,
+    OWNER_KEY,
+    Copy,
+    Port,
+    datapath_type,
+    in_use,
+    wanted_datapath_type,
+)
+from ovs_l2pop.backends.openvswitch.rows import Bridges, Oddities, TunnelPort, Wiring
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import MAX_SEGMENT_ID
-
-OWNER_KEY = "ovs-l2pop"
-
-#: Highest OpenFlow port number that a port may have (OFPP_MAX, openflow.h).
-MAX_OFPORT = 0xFEFF
-
-#: Columns to keep a copy of; everything else stays on the server. The library's JSON parser is
-#: slow, and a busy switch updates statistics columns every few seconds.
-_COLUMNS = {
-    "Open_vSwitch": ["bridges", "cur_cfg", "next_cfg"],
-    "Bridge": ["name", "ports", "fail_mode", "datapath_type", "protocols", "other_config"],
-    "Port": ["name", "interfaces", "external_ids", "tag", "trunks", "vlan_mode"],
-    "Interface": ["name", "type", "options", "ofport", "ofport_request", "error"],
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Bridges:
-    """The two bridges of a host and the patch ports between them, by Neutron's names."""
-
-    integration: str
-    tunnel: str
-    datapath_type: str
-    integration_patch: str = "patch-tun"
-    tunnel_patch: str = "patch-int"
-
-    def peer(self, patch: str) -> str:
-        """What a patch port leads to."""
-        return self.tunnel_patch if patch == self.integration_patch else self.integration_patch
-
-    def wiring(self) -> tuple[Wiring, ...]:
-        """What must hold of them."""
-        return (
-            Wiring(self.integration, "bridge"),
-            Wiring(self.tunnel, "bridge"),
-            Wiring(self.tunnel, "fail mode secure"),
-            Wiring(self.integration, self.integration_patch),
-            Wiring(self.tunnel, self.tunnel_patch),
-        )
-
 
 #: Seconds for a connection and for the handshake with vswitchd.
 _CONNECT_TIMEOUT = 10.0
-#: Seconds for each tunnel port in a transaction besides; vswitchd makes some 1,000 a second.
-_TIMEOUT_PER_PORT = 0.02
+#: Tunnel ports in a transaction: vswitchd answers nobody while it makes them, and what takes too
+#: long counts as failed.
+_SLICE = 200
+#: Seconds for each of them besides. vswitchd makes hundreds a second; to delete one beside 4,000
+#: takes it 50 ms (OVS 3.1, userspace datapath).
+_TIMEOUT_PER_PORT = 0.1
+#: Characters of an error of the library that are passed on; it may list all rows of a transaction.
+_ERROR_LENGTH = 300
 
 
 class Ovsdb:
@@ -93,10 +67,13 @@ class Ovsdb:
         self.broken = False
         self._seen = -1
         try:
-            helper = idlutils.create_schema_helper(_schema(target))
-            for table, columns in _COLUMNS.items():
-                helper.register_columns(table, columns)
-            self._connection = connection.Connection(Idl(target, helper), _CONNECT_TIMEOUT)
+            schema = _schema(target)
+            helper = idlutils.create_schema_helper(schema)
+            for table, wanted in COLUMNS.items():
+                there = schema["tables"][table]["columns"]
+                helper.register_columns(table, [column for column in wanted if column in there])
+            self._copy = Copy(target, helper)
+            self._connection = connection.Connection(self._copy, _CONNECT_TIMEOUT)
 
             # The library keeps a connection on the class: a class of its own for each.
             class Api(impl_idl.OvsdbIdl):
@@ -118,48 +95,89 @@ class Ovsdb:
         The tunnel bridge is in fail mode "secure" from its first moment: three hosts with a
         learning bridge between their tunnels are a loop (Neutron bug 1421232).
         """
-        self._commit(_Prepare(self._api, bridges), _CONNECT_TIMEOUT)
+        self._commit(Prepare(self._api, self._copy, bridges), _CONNECT_TIMEOUT)
 
     def changed(self) -> bool:
         """Whether anything that is kept a copy of has changed since the last call."""
         with self._connection.lock:
-            seen, self._seen = self._seen, self._api.idl.change_seqno
+            seen, self._seen = self._seen, self._copy.change_seqno
             return bool(self._seen != seen)
 
-    def has_bridge(self, name: str) -> bool:
-        """Whether the database has the bridge."""
+    def has_tunnel_bridge(self, bridges: Bridges) -> bool:
+        """Whether the database has the tunnel bridge, of a datapath type that it can stay in."""
         with self._connection.lock:
-            return self._row("Bridge", name) is not None
+            bridge = self._copy.named("Bridge", bridges.tunnel)
+            wanted = wanted_datapath_type(self._copy, bridges)
+            return bridge is not None and (self._shared or datapath_type(bridge) == wanted)
+
+    def offloads(self) -> bool:
+        """Whether Open vSwitch may hand flows to hardware (``other_config:hw-offload``)."""
+        with self._connection.lock:
+            config = self._api._ovs.other_config
+            return bool(config.get("hw-offload", "").lower() == "true")
 
     def ofports(self, bridge: str) -> Mapping[str, int]:
         """Port name → OpenFlow port number of every port on the bridge that has one."""
         with self._connection.lock:
             return {
-                interface.name: interface.ofport[0]
-                for port in self._bridge(bridge).ports
-                for interface in port.interfaces
-                if interface.ofport and interface.ofport[0] > 0
+                interface.name: interface.ofport
+                for port in self._copy.ports(self._bridge(bridge))
+                for interface in map(self._copy.interface, port.interfaces)
+                if interface.ofport
             }
 
-    def wiring(self, bridges: Bridges) -> set[Wiring]:
-        """What of :meth:`Bridges.wiring` holds."""
+    def wiring(self, bridges: Bridges, patch: int) -> set[Wiring]:
+        """What there is of :meth:`Bridges.wiring`, and how.
 
-        def holds(wish: Wiring) -> bool:
-            bridge = self._row("Bridge", wish.bridge)
-            if bridge is None or wish.what == "bridge":
-                return bridge is not None
-            if wish.what == "fail mode secure":
-                return bool(bridge.fail_mode == ["secure"])
-            peer = bridges.peer(wish.what)
-            return any(
-                port.name == wish.what
-                and _leads_to(port.interfaces[0], peer)
-                and not _is_restricted(port)
-                for port in bridge.ports
-            )
-
+        :param patch: the number that the tunnel bridge's patch port had when it was looked up.
+        """
         with self._connection.lock:
-            return {wish for wish in bridges.wiring() if holds(wish)}
+            found = set()
+            for wish in bridges.wiring():
+                if (bridge := self._copy.named("Bridge", wish.bridge)) is None:
+                    continue
+                if wish.what == "bridge":
+                    odd = self._odd_bridge(bridge, bridges)
+                elif wish.what == "fail mode secure":
+                    if bridge.fail_mode != ["secure"]:
+                        continue
+                    odd = ()
+                else:
+                    ports = {port.name: port for port in self._copy.ports(bridge)}
+                    if (port := ports.get(wish.what)) is None:
+                        continue
+                    odd = self._odd_patch(port, bridges, patch)
+                found.add(wish._replace(odd=odd))
+            return found
+
+    def _odd_bridge(self, bridge: Any, bridges: Bridges) -> Oddities:
+        if bridge.name != bridges.tunnel:
+            return ()
+        odd = columns.odd(bridge, columns.BRIDGE)
+        if bridge.other_config.get("disable-in-band") != "true":
+            odd += (("other_config:disable-in-band", "not true"),)
+        if bridge.protocols and "OpenFlow13" not in bridge.protocols:
+            odd += (("protocols", ",".join(bridge.protocols)),)
+        if datapath_type(bridge) != wanted_datapath_type(self._copy, bridges):
+            odd += (("datapath_type", datapath_type(bridge)),)
+        return odd
+
+    def _odd_patch(self, port: Port, bridges: Bridges, number: int) -> Oddities:
+        odd = self._copy.bond(port)
+        if port.mark != "patch":
+            odd += ((f"external_ids:{OWNER_KEY}", port.mark or ""),)
+        if port.name == bridges.integration_patch:
+            odd += columns.odd(port.row, columns.INTEGRATION_PATCH_PORT)
+        else:
+            odd += port.odd
+        if (interface := self._copy.interface_of(port)) is None:
+            return odd
+        if (interface.type, interface.options) != ("patch", {"peer": bridges.peer(port.name)}):
+            options = ",".join(f"{key}={value}" for key, value in interface.options.items())
+            odd += (("interface", f"{interface.type or 'a device'} {options}".strip()),)
+        if port.name == bridges.tunnel_patch and number not in (0, interface.ofport):
+            odd += (("ofport", str(interface.ofport or "[]")),)
+        return odd + interface.odd
 
     def tunnels(self, bridge: str) -> set[TunnelPort]:
         """Our tunnel ports as they are. ``ofport`` is 0 where vswitchd has given none."""
@@ -171,42 +189,71 @@ class Ovsdb:
 
     def _tunnels(self, bridge: str, shared: bool) -> set[TunnelPort]:
         with self._connection.lock:
-            ports = _ours(self._bridge(bridge), shared).values()
-            return {_tunnel(port.interfaces[0]) for port in ports}
+            ports = self._copy.ours(self._bridge(bridge), shared).values()
+            return {self._copy.tunnel(port) for port in ports}
+
+    def troubles(self, bridges: Bridges) -> list[tuple[str, str]]:
+        """What isn't ours to change and may keep frames from their way: what it is, and why."""
+        with self._connection.lock:
+            return list(_troubles(self._copy, bridges, self._shared))
 
     def write(
         self, bridge: str, add: Collection[TunnelPort], remove: Collection[TunnelPort]
     ) -> dict[Row, str]:
-        """Make and delete tunnel ports in one transaction.
+        """Make and delete tunnel ports, in slices: what is done is done when a later one fails.
 
         A port whose name is in both is changed in place.
 
         :returns: ports that vswitchd did not take, with its reason; nothing is left of them.
         """
-        write = _WriteTunnels(self._api, bridge, add, remove, self._shared)
+        kept = {row.name for row in add}
+        going = frozenset((row.name, row.remote_ip) for row in remove)
+        refused: dict[Row, str] = {}
+        for some in _slices([row for row in remove if row.name not in kept]):
+            self._write(bridge, [], some, going)
+        for some in _slices(add):
+            refused.update(self._write(bridge, some, [], going))
+        return refused
+
+    def _write(
+        self,
+        bridge: str,
+        add: list[TunnelPort],
+        remove: list[TunnelPort],
+        going: frozenset[tuple[str, str]],
+    ) -> dict[Row, str]:
+        write = WriteTunnels(self._api, self._copy, bridge, add, remove, going, self._shared)
         self._commit(write, _CONNECT_TIMEOUT + _TIMEOUT_PER_PORT * (len(add) + len(remove)))
         refused = dict(write.refused)
         failed: list[TunnelPort] = []
         with self._connection.lock:
+            made = self._copy.ours(self._bridge(bridge), False)
             for row in add:
-                interface = self._row("Interface", row.name)
                 if row in refused:
                     continue
-                if interface is None or not interface.ofport or interface.ofport[0] <= 0:
-                    error = interface.error if interface is not None else []
-                    refused[row] = error[0] if error else "vswitchd gave it no port number"
+                port = made.get(row.name)
+                interface = port and self._copy.interface_of(port)
+                if interface is None or not interface.ofport:
+                    error = interface.error if interface is not None else ""
+                    refused[row] = error or "vswitchd gave it no port number"
+                    if other := self._same_tunnel(row):
+                        refused[row] += f"; {other}"
                     failed.append(row)
         if failed:
-            self._commit(
-                _WriteTunnels(self._api, bridge, [], failed, self._shared), _CONNECT_TIMEOUT
-            )
+            self._write(bridge, [], failed, frozenset())
         return refused
 
-    def _row(self, table: str, name: str) -> Any:
-        return idlutils.row_by_value(self._api.idl, table, "name", name, None)
+    def _same_tunnel(self, row: TunnelPort) -> str | None:
+        """Who has a tunnel to the same VTEP: Open vSwitch has one for a pair of addresses."""
+        for interface in map(self._copy.interface, self._copy.tables["Interface"].rows.values()):
+            same = (interface.type, interface.remote_ip) == (row.type, row.remote_ip)
+            if same and interface.name != row.name:
+                where = in_use(self._copy, interface.name)
+                return f"port {interface.name}{where} is a tunnel to {row.remote_ip} already"
+        return None
 
     def _bridge(self, name: str) -> Any:
-        if (row := self._row("Bridge", name)) is None:
+        if (row := self._copy.named("Bridge", name)) is None:
             raise BackendError(f"bridge {name} does not exist")
         return row
 
@@ -221,7 +268,39 @@ class Ovsdb:
             raise
         except Exception as error:  # the library passes on whatever a transaction met
             self.broken = True
-            raise BackendError(f"ovsdb {self._target}: {error}") from error
+            text = str(error)
+            if len(text) > _ERROR_LENGTH:
+                text = f"{text[:_ERROR_LENGTH]}… ({len(text)} characters)"
+            raise BackendError(f"ovsdb {self._target}: {text}") from error
+
+
+def _slices(rows: Collection[TunnelPort]) -> Iterator[list[TunnelPort]]:
+    rows = list(rows)
+    return (rows[at : at + _SLICE] for at in range(0, len(rows), _SLICE))
+
+
+def _troubles(copy: Copy, bridges: Bridges, shared: bool) -> Iterator[tuple[str, str]]:
+    integration, tunnel = (
+        copy.named("Bridge", name) for name in (bridges.integration, bridges.tunnel)
+    )
+    if integration is None or tunnel is None:
+        return
+    here, there = datapath_type(integration), datapath_type(tunnel)
+    if here != there:
+        yield (
+            "bridges",
+            f"{bridges.integration} is of datapath type {here} and {bridges.tunnel} of {there}:"
+            " no patch port leads from one to the other",
+        )
+    if not shared and (targets := sorted(one.target for one in tunnel.controller)):
+        yield (
+            "controller",
+            f"{bridges.tunnel} has a controller ({', '.join(targets)}), which may change every"
+            f" flow; ovs-vsctl del-controller {bridges.tunnel} takes it away",
+        )
+    switch = next(iter(copy.tables["Open_vSwitch"].rows.values()))
+    if switch.other_config.get("flow-restore-wait", "").lower() == "true":
+        yield "Open vSwitch", "other_config:flow-restore-wait is true: it forwards nothing"
 
 
 def _schema(target: str) -> Any:
@@ -255,175 +334,3 @@ def _schema(target: str) -> Any:
             poller.block()
         rpc.close()
     raise OSError(problem, "closed the connection" if problem < 0 else os.strerror(problem))
-
-
-def _ours(bridge: Any, shared: bool) -> dict[str, Any]:
-    """Our tunnel ports by their names; where the bridge is shared, all."""
-    return {
-        port.name: port
-        for port in bridge.ports
-        if port.external_ids.get(OWNER_KEY) == "tunnel" or (shared and _leads_away(port.interfaces))
-    }
-
-
-def _leads_away(interfaces: Sequence[Any]) -> bool:
-    """Whether a port is a tunnel of networks, not just one tunnel of somebody's."""
-    return len(interfaces) == 1 and (
-        interfaces[0].type in MAX_SEGMENT_ID
-        and interfaces[0].options.get("in_key") == "flow"
-        and interfaces[0].options.get("remote_ip", "flow") != "flow"
-    )
-
-
-def _leads_to(interface: Any, peer: str) -> bool:
-    return bool(interface.type == "patch" and interface.options.get("peer") == peer)
-
-
-def _is_restricted(port: Any) -> bool:
-    """Whether it takes some VLANs only."""
-    return bool(port.tag or port.trunks or port.vlan_mode)
-
-
-def _tunnel(interface: Any) -> TunnelPort:
-    options = dict(interface.options)
-    remote = options.pop("remote_ip", "")
-    ofport = interface.ofport[0] if interface.ofport else 0
-    return TunnelPort(
-        interface.name, interface.type, remote, tuple(sorted(options.items())), max(ofport, 0)
-    )
-
-
-class _Prepare(command.BaseCommand):
-    """See :meth:`Ovsdb.prepare`. A transaction that changes nothing still has vswitchd answer."""
-
-    def __init__(self, api: Any, bridges: Bridges | None) -> None:
-        super().__init__(api)
-        self._bridges = bridges
-
-    def run_idl(self, txn: Any) -> None:
-        names = self._bridges
-        if names is None:
-            return
-        kind = names.datapath_type
-        integration = self._bridge(txn, names.integration, kind, secure=False)
-        tunnel = self._bridge(txn, names.tunnel, kind, secure=True)
-        self._patch(txn, integration, names.integration_patch, names.tunnel_patch)
-        self._patch(txn, tunnel, names.tunnel_patch, names.integration_patch)
-
-    def _bridge(self, txn: Any, name: str, datapath_type: str, secure: bool) -> Any:
-        bridge = idlutils.row_by_value(self.api.idl, "Bridge", "name", name, None)
-        if bridge is None:
-            bridge = txn.insert(self.api.idl.tables["Bridge"])
-            bridge.name = name
-            bridge.datapath_type = datapath_type
-            bridge.fail_mode = ["secure"] if secure else []
-            bridge.other_config = {"disable-in-band": "true"}
-            bridge.protocols = []
-            bridge.ports = []
-            self.api._ovs.addvalue("bridges", bridge)
-            self._port(txn, bridge, name, "internal")
-            return bridge
-        if secure and bridge.fail_mode != ["secure"]:
-            bridge.fail_mode = ["secure"]
-        if secure and bridge.other_config.get("disable-in-band") != "true":
-            bridge.setkey("other_config", "disable-in-band", "true")
-        if bridge.protocols and "OpenFlow13" not in bridge.protocols:
-            bridge.protocols = [*bridge.protocols, "OpenFlow13"]
-        return bridge
-
-    def _patch(self, txn: Any, bridge: Any, name: str, peer: str) -> None:
-        port = next((port for port in bridge.ports if port.name == name), None)
-        if port is None:
-            port, interface = self._port(txn, bridge, name, "patch")
-            port.external_ids = {OWNER_KEY: "patch"}
-            interface.options = {"peer": peer}
-            return
-        interface, is_ours = port.interfaces[0], port.external_ids.get(OWNER_KEY) == "patch"
-        if not _leads_to(interface, peer):
-            if not is_ours:
-                what = interface.type or "a device"
-                if what == "patch":
-                    what = f"a patch port to {interface.options.get('peer', '')}"
-                raise BackendError(
-                    f"port {name} of {bridge.name} is not a patch port to {peer} but {what};"
-                    " remove or rename it"
-                )
-            interface.type = "patch"
-            interface.options = {"peer": peer}
-        if not is_ours:
-            port.setkey("external_ids", OWNER_KEY, "patch")
-        if _is_restricted(port):
-            port.tag = port.trunks = port.vlan_mode = []
-
-    def _port(self, txn: Any, bridge: Any, name: str, kind: str) -> tuple[Any, Any]:
-        if idlutils.row_by_value(self.api.idl, "Port", "name", name, None) is not None:
-            raise BackendError(f"port {name} exists on another bridge than {bridge.name}")
-        return _insert_port(txn, self.api.idl, bridge, name, kind)
-
-
-class _WriteTunnels(command.BaseCommand):
-    """See :meth:`Ovsdb.write`."""
-
-    def __init__(
-        self,
-        api: Any,
-        bridge: str,
-        add: Collection[TunnelPort],
-        remove: Collection[TunnelPort],
-        shared: bool,
-    ) -> None:
-        super().__init__(api)
-        self._bridge, self._add, self._remove, self._shared = bridge, add, remove, shared
-        self.refused: dict[Row, str] = {}
-
-    def run_idl(self, txn: Any) -> None:
-        self.refused = {}  # the library runs a command anew where a transaction collided
-        idl = self.api.idl
-        bridge = idlutils.row_by_value(idl, "Bridge", "name", self._bridge, None)
-        if bridge is None:
-            raise BackendError(f"bridge {self._bridge} does not exist")
-        ours = _ours(bridge, self._shared)
-        kept = {row.name for row in self._add}
-        for row in self._remove:
-            if row.name in ours and row.name not in kept:
-                bridge.delvalue("ports", ours[row.name])
-        # Ours without its mark, or a Neutron agent's from before we were there.
-        left = {
-            (port.name, port.interfaces[0].type, port.interfaces[0].options["remote_ip"]): port
-            for port in bridge.ports
-            if _leads_away(port.interfaces)
-        }
-        for row in self._add:
-            port = ours.get(row.name) or left.get((row.name, row.type, row.remote_ip))
-            if port is not None and not self._may_change(port.interfaces[0], row):
-                self.refused[row] = f"port {row.name} leads to another VTEP of the same hash"
-                continue
-            if port is None:
-                if idlutils.row_by_value(idl, "Port", "name", row.name, None) is not None:
-                    self.refused[row] = f"a port {row.name} exists that is not ours"
-                    continue
-                port, interface = _insert_port(txn, idl, bridge, row.name, row.type)
-                port.external_ids = {OWNER_KEY: "tunnel"}
-            else:
-                interface = port.interfaces[0]
-                port.setkey("external_ids", OWNER_KEY, "tunnel")
-                interface.type = row.type
-            interface.options = {"remote_ip": row.remote_ip, **dict(row.options)}
-            interface.ofport_request = [row.ofport]
-
-    def _may_change(self, interface: Any, row: TunnelPort) -> bool:
-        """Whether our port of that name is this row's: the same VTEP's, or one that is to go."""
-        remote = interface.options.get("remote_ip")
-        gone = {(gone.name, gone.remote_ip) for gone in self._remove}
-        return remote == row.remote_ip or (row.name, remote) in gone
-
-
-def _insert_port(txn: Any, idl: Any, bridge: Any, name: str, kind: str) -> tuple[Any, Any]:
-    interface = txn.insert(idl.tables["Interface"])
-    interface.name = name
-    interface.type = kind
-    port = txn.insert(idl.tables["Port"])
-    port.name = name
-    port.interfaces = [interface]
-    bridge.addvalue("ports", port)
-    return port, interface

@@ -1,7 +1,7 @@
 """Facts to rows: what Open vSwitch needs for each."""
 
 from base64 import b32encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_pton
@@ -24,6 +24,9 @@ FLOOD_SHARD_SIZE = 400
 
 #: Tunnel ports get their numbers from here on. Open vSwitch numbers other ports from 1.
 FIRST_TUNNEL_OFPORT = 1000
+
+#: Shards that can be told apart: OpenFlow's port numbers fill 164.
+_SHARDS = 256
 
 Tunnel = tuple[str, str]  #: (network type, remote VTEP)
 
@@ -49,15 +52,22 @@ class PortNumbers:
         self._next = FIRST_TUNNEL_OFPORT
 
     def restart(
-        self, taken: set[int], known: Mapping[Tunnel, int], names: Mapping[Tunnel, str] = _NO_NAMES
+        self,
+        ports: Mapping[str, int],
+        known: Mapping[Tunnel, int],
+        names: Mapping[Tunnel, str] = _NO_NAMES,
     ) -> None:
-        """What the bridge has: all its numbers, and those of our tunnels with their names."""
-        self._taken = set(taken)
+        """What the bridge has: all its ports' numbers, and those of our tunnels with their names.
+
+        A port of ours that was damaged is nobody's tunnel and keeps its number by its name.
+        """
+        self._taken = set(ports.values())
         self._names = dict(names)
         for tunnel, number in known.items():
             self._numbers[tunnel] = number
         for tunnel, number in list(self._numbers.items()):
-            if tunnel not in known and number in self._taken:
+            ours = tunnel in known or ports.get(tunnel_name(*tunnel)) == number
+            if not ours and number in self._taken:
                 del self._numbers[tunnel]
         self._taken.update(self._numbers.values())
 
@@ -69,6 +79,11 @@ class PortNumbers:
             number = self._numbers[tunnel] = self._next
             self._taken.add(number)
         return number
+
+    def vteps(self, numbers: Iterable[int]) -> Iterator[str]:
+        """The VTEPs that tunnels with these numbers lead to, as far as they are there."""
+        known = {number: vtep for (_, vtep), number in self._numbers.items()} if numbers else {}
+        return (known[number] for number in numbers if number in known)
 
     def name(self, tunnel: Tunnel) -> str:
         """What its port is called: no second one can be made to the same VTEP."""
@@ -92,21 +107,31 @@ class _Network:
         "arp",
         "attachment",
         "incoming",
+        "local",
+        "member",
         "nd",
         "network_type",
         "nobody",
         "segment",
+        "strangers",
         "unicast",
         "vlan",
     )
 
-    def __init__(self, stamps: Stamps, attachment: Attachment) -> None:
+    def __init__(self, stamps: Stamps, attachment: Attachment, distributed: bool) -> None:
         self.attachment = attachment
         self.network_type = attachment.segment.network_type
         self.vlan = encode("vlan", attachment.local_vlan)
         self.segment = encode("segment", attachment.segment.segment_id)
         constants = {"vlan": self.vlan, "segment": self.segment}
         self.incoming = stamps.flows[f"{self.network_type}_in"].bind(**constants)()
+        member = f"{self.network_type}_member{'_distributed' if distributed else ''}"
+        self.member = stamps.flows[member].bind(**constants)
+        self.strangers = (
+            stamps.flows["strangers"].bind(**constants)(),
+            stamps.flows[f"{self.network_type}_stranger"].bind(**constants)(),
+        )
+        self.local = stamps.flows["from_local"].bind(**constants)
         self.nobody = stamps.flows["flood_nobody"].bind(**constants)()
 
         def pieces(name: str, first: str, second: str) -> tuple[bytes, bytes, bytes]:
@@ -124,6 +149,8 @@ class _Network:
 _PARAMS = {
     "from_integration_bridge": {"patch": "port"},
     "learn": {"patch": "port"},
+    "strangers": {"vlan": "vlan"},
+    "from_local": {"vlan": "vlan", "mac": "mac"},
     "unicast": {"vlan": "vlan", "mac": "mac", "segment": "segment", "port": "port"},
     "arp": {"vlan": "vlan", "ip": "ip4", "mac": "mac"},
     "nd": {"vlan": "vlan", "ip": "ip6", "mac": "mac"},
@@ -141,7 +168,8 @@ class Renderer:
     :param options: Interface options of every tunnel port, by network type.
     :param shared: a Neutron agent has laid out the bridge.
     :param distributed: it routes on this host, and what comes in goes through tables of its own
-        first: letting packets of a network in is left to it.
+        first: letting in whoever sends into a network is left to it.
+    :param known_vteps_only: where VTEPs of a network are known, only they may send into it.
     :raises PipelineError: a template or group that is needed here can't be filled in.
     """
 
@@ -153,8 +181,10 @@ class Renderer:
         arp_responder: bool,
         shared: bool = False,
         distributed: bool = False,
+        known_vteps_only: bool = False,
     ) -> None:
         self._shared = shared
+        self._known_vteps_only = known_vteps_only
         self._distributed = distributed
         self._stamps = stamps
         self._numbers = numbers
@@ -162,6 +192,8 @@ class Renderer:
         self._arp_responder = arp_responder
         #: Kinds of facts that have no rows.
         self.unused: frozenset[str] = frozenset(() if arp_responder else ("neighbour",))
+        #: Which network has a local VLAN (encoded), the last that had it where none has.
+        self.holders: dict[bytes, Attachment] = {}
         self._networks: dict[Attachment, _Network] = {}
         self._last: _Network | None = None  # facts of one network mostly come together
         self._ports: dict[Tunnel, bytes] = {}
@@ -180,7 +212,10 @@ class Renderer:
         needed = dict(_PARAMS)
         for kind in self._options:
             needed[f"from_{kind}_tunnel"] = {"port": "port"}
-            needed[f"{kind}_in"] = {"segment": "segment", "vlan": "vlan"}
+            for name in (f"{kind}_in", f"{kind}_stranger"):
+                needed[name] = {"segment": "segment", "vlan": "vlan"}
+            for name in (f"{kind}_member", f"{kind}_member_distributed"):
+                needed[name] = {"port": "port", "segment": "segment", "vlan": "vlan"}
         for name, params in needed.items():
             template = pipeline.templates.get(name)
             if template is None:
@@ -199,7 +234,7 @@ class Renderer:
                 )
             self._stamps.group(name)
         for kind in self._options:
-            _Network(self._stamps, Attachment("", Segment(kind, 1), 1))
+            _Network(self._stamps, Attachment("", Segment(kind, 1), 1), self._distributed)
 
     def static(self, patch: int) -> tuple[OvsRow, ...]:
         """Rows that every bridge has; ``patch`` is the port towards the integration bridge."""
@@ -233,40 +268,53 @@ class Renderer:
             address = inet_pton(AF_INET6 if six else AF_INET, ip)
             return (head + address + middle + bytes.fromhex(mac.replace(":", "")) + tail,)
         if isinstance(fact, LocalFact):
-            return ()
+            return (network.local(mac=encode("mac", fact.mac)),)
         if isinstance(fact, VtepFact):
             return self._tunnel(network, fact.vtep)
         if isinstance(fact, FloodFact):
             return self._flood(network, fact)
-        if not self._shared:
-            return (network.incoming,)
-        return (network.nobody,) if self._distributed else (network.nobody, network.incoming)
+        self.holders[network.vlan] = fact.attachment
+        nobody = (network.nobody,) if self._shared else ()
+        incoming = () if self._distributed else (network.incoming,)
+        strangers = network.strangers if fact.closed and self._known_vteps_only else ()
+        return (*nobody, *incoming, *strangers)
 
     def _tunnel(self, network: _Network, vtep: str) -> tuple[OvsRow, ...]:
         kind = network.network_type
         number = self._numbers.of((kind, vtep))
         name = self._numbers.name((kind, vtep))
-        port = TunnelPort(name, kind, vtep, self._options[kind], number)
-        return (port, self._stamps.flows[f"from_{kind}_tunnel"](port=encode("port", number)))
+        tunnel = TunnelPort(name, kind, vtep, self._options[kind], number)
+        port = encode("port", number)
+        member = (network.member(port=port),) if self._known_vteps_only else ()
+        return (tunnel, self._stamps.flows[f"from_{kind}_tunnel"](port=port), *member)
 
     def _flood(self, network: _Network, fact: FloodFact) -> tuple[OvsRow, ...]:
         ports = [self._port(network, vtep) for vtep in fact.vteps]
         vlan, segment = network.vlan, network.segment
         if len(ports) <= FLOOD_SHARD_SIZE:
             return (self._stamps.floods["flood"](ports, vlan=vlan, segment=segment),)
-        size = FLOOD_SHARD_SIZE
-        shards = [ports[at : at + size] for at in range(0, len(ports), size)]
-        group = Group(GROUP_BASE + len(shards), 0, self._stamps.group("shards", shards=len(shards)))
-        large = self._stamps.flows["large_flood"]
-        shard_stamp = self._stamps.floods["flood_shard"]
+        shards: dict[int, list[bytes]] = {}
+        for port in ports:
+            number = int.from_bytes(port, "big") - FIRST_TUNNEL_OFPORT
+            shards.setdefault(1 + number // FLOOD_SHARD_SIZE, []).append(port)
+        # Those between that hold nobody too: what a group has in it follows from two small numbers,
+        # of which its id is made. So none is ever changed, and networks share them. Of other's
+        # numbers below ours the first shard may be 0 or less.
+        span = range(min(shards), max(shards) + 1)
+        group_id = GROUP_BASE + ((span.start - 1) % _SHARDS << 8) + len(span)
+        buckets = self._stamps.group("shards", [shard % _SHARDS for shard in span])
+        group = Group(group_id, 0, buckets)
+        stamp = self._stamps.floods["flood_shard"]
+        flows = [
+            stamp(shards[s], vlan=vlan, segment=segment, shard=encode("shard", s % _SHARDS))
+            for s in sorted(shards)
+        ]
         return (
             self._recirculate,
             group,
-            large(vlan=vlan, group=encode("group", group.group_id)),
-            *(
-                shard_stamp(shard, vlan=vlan, segment=segment, shard=encode("shard", number))
-                for number, shard in enumerate(shards, 1)
-            ),
+            *flows,
+            # Last: what it leads to is there.
+            self._stamps.flows["large_flood"](vlan=vlan, group=encode("group", group.group_id)),
         )
 
     def _network(self, attachment: Attachment) -> _Network:
@@ -274,7 +322,9 @@ class Renderer:
         if network is None:
             if len(self._networks) > 2 * MAX_LOCAL_VLAN:  # most are of networks that have gone
                 self._networks.clear()
-            network = self._networks[attachment] = _Network(self._stamps, attachment)
+            network = self._networks[attachment] = _Network(
+                self._stamps, attachment, self._distributed
+            )
         return network
 
     def _port(self, network: _Network, vtep: str) -> bytes:

@@ -4,10 +4,17 @@ A flow row is plain :class:`bytes` (see :mod:`.stamps`): there may be hundreds o
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ovs_l2pop.errors import BackendError
+
+#: (column, its value as text) of a row in OVSDB.
+Oddities = tuple[tuple[str, str], ...]
+
+#: The patch ports' names are Neutron's.
+INTEGRATION_PATCH, TUNNEL_PATCH = "patch-tun", "patch-int"
 
 
 class Group(NamedTuple):
@@ -26,16 +33,53 @@ class TunnelPort(NamedTuple):
     remote_ip: str
     options: tuple[tuple[str, str], ...]  #: Interface options but remote_ip, sorted
     ofport: int  #: OpenFlow port number
+    odd: Oddities = ()  #: columns that aren't what they should be; of what is wanted, none
 
 
 class Wiring(NamedTuple):
     """Something about the bridges that everything else needs."""
 
+    bridge: str  #: or "Open_vSwitch", for a setting of the switch
+    what: str  #: "bridge", "fail mode secure", the name of a patch port, or a setting's value
+    odd: Oddities = ()
+
+
+class PortFlags(NamedTuple):
+    """What somebody has set on a port of ours by OpenFlow; never wanted."""
+
     bridge: str
-    what: str  #: "bridge", "fail mode secure", or the name of a patch port
+    port: str
+    number: int
+    mac: bytes  #: who changes a port has to name it
+    flags: int  #: OFPPC_*
 
 
-OvsRow = bytes | Group | TunnelPort | Wiring
+@dataclass(frozen=True, slots=True)
+class Bridges:
+    """The two bridges of a host and the patch ports between them, by Neutron's names."""
+
+    integration: str
+    tunnel: str
+    datapath_type: str
+    integration_patch: str = INTEGRATION_PATCH
+    tunnel_patch: str = TUNNEL_PATCH
+
+    def peer(self, patch: str) -> str:
+        """What a patch port leads to."""
+        return self.tunnel_patch if patch == self.integration_patch else self.integration_patch
+
+    def wiring(self) -> tuple[Wiring, ...]:
+        """What must hold of them."""
+        return (
+            Wiring(self.integration, "bridge"),
+            Wiring(self.tunnel, "bridge"),
+            Wiring(self.tunnel, "fail mode secure"),
+            Wiring(self.integration, self.integration_patch),
+            Wiring(self.tunnel, self.tunnel_patch),
+        )
+
+
+OvsRow = bytes | Group | TunnelPort | Wiring | PortFlags
 
 _FLOW_MOD = struct.Struct("!QQBBHHHIIIHxx")
 _GROUP_MOD = struct.Struct("!HBxI")
@@ -98,6 +142,12 @@ def delete_flows(
     return FLOW_MOD, body + match
 
 
+def delete_learned_flow(table: int, match: bytes) -> tuple[int, bytes]:
+    """The message that deletes the flow of priority 1 that has this match, whoever's it is."""
+    body = _FLOW_MOD.pack(0, 0, table, _FLOW_DELETE_STRICT, 0, 0, 1, _ANY, _ANY, _ANY, 0)
+    return FLOW_MOD, body + match
+
+
 def add_group(row: Group, exists: bool) -> tuple[int, bytes]:
     """The message that makes a group, or changes it where its id exists."""
     command = _GROUP_MODIFY if exists else _GROUP_ADD
@@ -132,6 +182,17 @@ def flows_in(body: bytes) -> list[bytes]:
         )
         offset += length
     return rows
+
+
+def counted_flows_in(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """(packets, flow row) of the body of a flow statistics reply.
+
+    :raises BackendError: the body is no list of flows.
+    """
+    offset = 0
+    for row in flows_in(body):
+        yield int.from_bytes(body[offset + 32 : offset + 40], "big"), row
+        offset += int.from_bytes(body[offset : offset + 2], "big")
 
 
 # ofp_group_desc: length, type, pad, group_id, buckets …

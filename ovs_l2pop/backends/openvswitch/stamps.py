@@ -12,7 +12,7 @@ Flow-mods and flow statistics carry the same bytes, so wanted and installed flow
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -114,6 +114,11 @@ class Stamp:
         before, between, behind = self.pieces
         return before, between, behind
 
+    def offset(self, slot: str) -> int:
+        """Where in a row a parameter lies."""
+        place = self.slots.index(slot)
+        return sum(map(len, self.pieces[: place + 1])) + sum(self.sizes[:place])
+
     def read(self, row: bytes) -> dict[str, bytes] | None:
         """The parameters of a row, or None where it is not of this template."""
         values: dict[str, bytes] = {}
@@ -178,12 +183,12 @@ class Stamps:
         """Whether both stamp the same bytes."""
         return (self.flows, self.floods, self.static) == (other.flows, other.floods, other.static)
 
-    def group(self, name: str, shards: int = 1) -> bytes:
+    def group(self, name: str, shards: Iterable[int] = (0,)) -> bytes:
         """The buckets of a group: those of the template, repeated for each shard."""
         template = self.pipeline.groups[name]
         return b"".join(
             self._codec.bucket(template, bucket, _values(template, {"shard": shard}))
-            for shard in range(1, shards + 1)
+            for shard in shards
             for bucket in template.buckets
         )
 

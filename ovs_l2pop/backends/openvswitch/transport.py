@@ -49,17 +49,14 @@ class VersionError(BackendError):
     """The switch is there and has no OpenFlow version in common with us."""
 
 
-_NO_COMMON_VERSION = "the bridge doesn't speak OpenFlow 1.3; add OpenFlow13 to its protocols"
-
-
-def _offers_ours(version: int, hello: bytes) -> bool:
-    """Whether a hello offers OpenFlow 1.3 (openflow-spec-v1.3.5 6.3.1, 7.5.1)."""
+def _offers(wanted: int, version: int, hello: bytes) -> bool:
+    """Whether a hello offers a version of OpenFlow (openflow-spec-v1.3.5 6.3.1, 7.5.1)."""
     while len(hello) >= 8:
         kind, length, bitmap = struct.unpack_from("!HHI", hello)
         if kind == 1 and length >= 8:
-            return bool(bitmap >> OFP_VERSION & 1)
+            return bool(bitmap >> wanted & 1)
         hello = hello[max(8, (length + 7) // 8 * 8) :]
-    return version >= OFP_VERSION
+    return version >= wanted
 
 
 class ManagementSocket:
@@ -67,14 +64,16 @@ class ManagementSocket:
 
     :param path: of the socket.
     :param timeout: seconds without any sign of life after which the switch counts as gone.
+    :param version: of OpenFlow, as the wire has it.
     :raises BackendError: no connection.
     :raises VersionError: there is one, and it can't be used.
     """
 
     pushes = True
 
-    def __init__(self, path: str, timeout: float = 10.0) -> None:
+    def __init__(self, path: str, timeout: float = 10.0, version: int = OFP_VERSION) -> None:
         self.name = path
+        self._version = version
         self.first_xid = 0
         self._timeout = timeout
         self._buffer = bytearray()
@@ -89,9 +88,9 @@ class ManagementSocket:
         self._socket.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._socket, selectors.EVENT_READ)
-        # Hello with a version bitmap (element 1): 1.3 and nothing else.
-        hello = struct.pack("!HHI", 1, 8, 1 << OFP_VERSION)
-        self.send(HEADER.pack(OFP_VERSION, _HELLO, 8 + len(hello), 0) + hello)
+        # Hello with a version bitmap (element 1): this one and nothing else.
+        hello = struct.pack("!HHI", 1, 8, 1 << version)
+        self.send(HEADER.pack(version, _HELLO, 8 + len(hello), 0) + hello)
         answer = self.receive(timeout)
         if answer is None:
             raise self._lost("no hello")
@@ -161,17 +160,17 @@ class ManagementSocket:
             version, kind, length, xid = HEADER.unpack_from(self._buffer)
             if length < HEADER.size:
                 raise self._lost(f"sent a message of {length} bytes")
-            if version != OFP_VERSION and kind not in (_HELLO, _ERROR):
+            if version != self._version and kind not in (_HELLO, _ERROR):
                 raise self._lost(f"sent a message of OpenFlow version {version:#x}")
             if len(self._buffer) < length:
                 break
             body = bytes(self._buffer[HEADER.size : length])
             del self._buffer[:length]
-            if kind == _HELLO and not _offers_ours(version, body):
+            if kind == _HELLO and not _offers(self._version, version, body):
                 raise self._no_version()
             if kind != _ECHO_REQUEST:
                 return kind, xid, body
-            self.send(HEADER.pack(OFP_VERSION, _ECHO_REPLY, 8 + len(body), xid) + body)
+            self.send(HEADER.pack(self._version, _ECHO_REPLY, 8 + len(body), xid) + body)
         return None
 
     def _lost(self, reason: str) -> BackendError:
@@ -180,4 +179,6 @@ class ManagementSocket:
         return BackendError(f"{self.name}: {reason}")
 
     def _no_version(self) -> VersionError:
-        return VersionError(str(self._lost(_NO_COMMON_VERSION)))
+        number = f"1.{self._version - 1}"
+        text = f"the bridge doesn't speak OpenFlow {number}; add OpenFlow1{self._version - 1} to"
+        return VersionError(str(self._lost(f"{text} its protocols")))

@@ -25,4 +25,18 @@ class Updates:
             self._follower.updated(update)
         except protocol.ProtocolError as error:
             LOG.warning("an update can't be read, asking for all: %s", error)
-            self._follower.soon()
+            self._follower.hinted()
+
+
+def call(own: bool) -> tuple[str, dict[str, Any]]:
+    """Version of ``sync``, and arguments besides the usual ones.
+
+    :param own: own ports are asked for.
+    """
+    return (protocol.OWN_VERSION, {"own": True}) if own else (protocol.VERSION, {})
+
+
+def is_unsupported(error: BaseException) -> bool:
+    """Whether a call failed because the server is of a release before the call's version."""
+    # What the server raised comes as a RemoteError that names it.
+    return getattr(error, "exc_type", type(error).__name__) == "UnsupportedVersion"

@@ -18,16 +18,19 @@ from neutron_lib.agent import l2_extension
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from ovs_l2pop.agent.addresses import HostAddresses
 from ovs_l2pop.agent.control import ControlServer
 from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
 from ovs_l2pop.backends.openvswitch.datapath import DatapathTransport
-from ovs_l2pop.backends.openvswitch.ovsdb import Bridges
+from ovs_l2pop.backends.openvswitch.rows import Bridges
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
+from ovs_l2pop.config import limits
 from ovs_l2pop.errors import BackendError, ConfigError
 from ovs_l2pop.messages import MAX_SEGMENT_ID, Attachment, Segment
 from ovs_l2pop.neutron import protocol
+from ovs_l2pop.neutron.agent import endpoint
 from ovs_l2pop.neutron.agent.endpoint import Updates
 from ovs_l2pop.neutron.agent.follower import SYNC_TIMEOUT, Follower
 from ovs_l2pop.neutron.agent.options import OPTS
@@ -55,15 +58,20 @@ class L2popExtension(l2_extension.L2AgentExtension):
             raise ConfigError("extension ovs_l2pop needs tunnels: set [agent] tunnel_types")
         self._types = tuple(kind for kind in conf.AGENT.tunnel_types if kind in MAX_SEGMENT_ID)
         self._vlans = vlanmanager.LocalVlanManager()
-        self._ports: dict[str, str] = {}  # port → network
+        #: Where each port is plugged in: the one who says which networks this host has.
+        self._ports: dict[str, Attachment] = {}
         settings = _settings(conf, self._bridge.br_name, self._types)
         backend = OpenvswitchBackend(settings, self._transport)
         # A cookie that stays, so that a restart finds its flows; reserved, so that the agent's
         # clean-up leaves them.
         self._bridge.set_agent_uuid_stamp(backend.pipeline.cookie)
         state_path = Path(conf.ovs_l2pop.state_path or Path(conf.state_path) / "ovs-l2pop")
-        drift_interval = conf.ovs_l2pop.drift_interval
-        self._agent = Agent(settings.local_ip, backend, Store(state_path), drift_interval)
+        self._agent = Agent(
+            *(settings.local_ip, backend, Store(state_path), conf.ovs_l2pop.drift_interval),
+            orphan_time=conf.ovs_l2pop.orphan_time,
+            addresses=HostAddresses(),
+            limits=limits(conf.ovs_l2pop),
+        )
         self._control = ControlServer(state_path / "agent.sock", self._agent)
         self._agent.start().result()
         self._control.start()
@@ -81,23 +89,28 @@ class L2popExtension(l2_extension.L2AgentExtension):
         except vlanmanager.MappingNotFound:
             LOG.debug("port %s: its network has no local VLAN", data["port_id"])
             return
-        first = network_id not in self._ports.values()
-        self._ports[data["port_id"]] = network_id
-        if not first:
-            return
         segment = Segment(data["network_type"], segmentation_id)
-        new = self._follower.use(Attachment(network_id, segment, mapping.vlan))
-        # At its start the agent takes the ports of our flood for its own and floods to them, with
-        # a flow that it never updates.
-        mapping.tun_ofports.clear()
-        self._api.br_tun.delete_flood_to_tun(mapping.vlan)
+        attachment = Attachment(network_id, segment, mapping.vlan)
+        known = attachment in self._ports.values()
+        self._ports[data["port_id"]] = attachment
+        if known and not self._follower.unserved(network_id):
+            return
+        new = self._follower.use(attachment)
+        if not known:
+            # At its start the agent takes the ports of our flood for its own and floods to them,
+            # with a flow that it never updates.
+            mapping.tun_ofports.clear()
+            self._api.br_tun.delete_flood_to_tun(mapping.vlan)
         if new:
             self._follower.sync()
 
     def delete_port(self, context: Any, data: Mapping[str, Any]) -> None:
         """A port goes; with the last of a network its local VLAN is free when this returns."""
-        network_id = self._ports.pop(data["port_id"], None)
-        if network_id is not None and network_id not in self._ports.values():
+        attachment = self._ports.pop(data["port_id"], None)
+        if attachment is None:
+            return
+        network_id = attachment.network_id
+        if all(other.network_id != network_id for other in self._ports.values()):
             self._follower.leave(network_id)
 
     def handle_switch_restart(self) -> None:
@@ -115,11 +128,19 @@ class L2popExtension(l2_extension.L2AgentExtension):
             raise BackendError(f"bridge {self._bridge.br_name}: {error}") from error
         return DatapathTransport(datapath)
 
-    def _sync(self, networks: Mapping[str, str], cursor: protocol.Cursor | None) -> object:
-        target = oslo_messaging.Target(topic=protocol.SERVER_TOPIC, version=protocol.VERSION)
+    def _sync(
+        self, networks: Mapping[str, str], cursor: protocol.Cursor | None, own: bool
+    ) -> object:
+        version, more = endpoint.call(own)
+        target = oslo_messaging.Target(topic=protocol.SERVER_TOPIC, version=version)
         client = n_rpc.get_client(target).prepare(timeout=SYNC_TIMEOUT)
-        context = n_context.get_admin_context_without_session()
-        return client.call(context, "sync", host=cfg.CONF.host, networks=networks, cursor=cursor)
+        asking = {"host": cfg.CONF.host, "networks": networks, "cursor": cursor, **more}
+        try:
+            return client.call(n_context.get_admin_context_without_session(), "sync", **asking)
+        except oslo_messaging.MessagingException as error:
+            if endpoint.is_unsupported(error):
+                raise protocol.OldServerError(f"sync {version} is not known") from error
+            raise
 
 
 def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> Settings:
@@ -132,7 +153,13 @@ def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> S
         arp_responder=agent.arp_responder,
         ovsdb_connection=ovs.ovsdb_connection,
         rundir=Path(conf.ovs_l2pop.openvswitch_rundir),
-        bridges=Bridges(ovs.integration_bridge, tunnel_bridge, ovs.datapath_type),
+        bridges=Bridges(
+            ovs.integration_bridge,
+            tunnel_bridge,
+            ovs.datapath_type,
+            ovs.int_peer_patch_port,
+            ovs.tun_peer_patch_port,
+        ),
         vxlan_udp_port=agent.vxlan_udp_port,
         tunnel_csum=agent.tunnel_csum,
         dont_fragment=agent.dont_fragment,
@@ -140,4 +167,5 @@ def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> S
         openflow_library="os_ken",
         shared=True,
         distributed=agent.enable_distributed_routing,
+        known_vteps_only=conf.ovs_l2pop.known_vteps_only,
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from ovs_l2pop.config import DRIFT_INTERVAL, KNOWN_VTEPS_ONLY
+from ovs_l2pop.config import DRIFT_INTERVAL, KNOWN_VTEPS_ONLY, LIMITS, ORPHAN_TIME
 
 OPTS = [
     cfg.StrOpt(
@@ -26,6 +26,8 @@ OPTS = [
     ),
     DRIFT_INTERVAL,
     KNOWN_VTEPS_ONLY,
+    ORPHAN_TIME,
+    *LIMITS,
 ]
 
 

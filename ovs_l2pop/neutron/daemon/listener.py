@@ -7,11 +7,12 @@ from typing import Any
 
 from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.neutron import protocol
+from ovs_l2pop.neutron.agent import endpoint
 from ovs_l2pop.neutron.agent.endpoint import Updates
 from ovs_l2pop.neutron.agent.follower import SYNC_TIMEOUT, Follower, brief
 from ovs_l2pop.neutron.daemon import upstream
 from ovs_l2pop.neutron.daemon.presence import Presence, agent_state
-from ovs_l2pop.neutron.daemon.rpc import Rpc
+from ovs_l2pop.neutron.daemon.rpc import Rpc, RpcError
 from ovs_l2pop.neutron.daemon.upstream import UpstreamMessages
 
 LOG = logging.getLogger(__name__)
@@ -87,12 +88,21 @@ class Listener:
         if self._presence is not None:
             self._presence.soon(refresh=True)
 
-    def _sync(self, networks: Mapping[str, str], cursor: protocol.Cursor | None) -> object:
-        return self._rpc.call(
-            *(protocol.SERVER_TOPIC, "sync"),
-            version=protocol.VERSION,
-            timeout=SYNC_TIMEOUT,
-            host=self._host,
-            networks=networks,
-            cursor=cursor,
-        )
+    def _sync(
+        self, networks: Mapping[str, str], cursor: protocol.Cursor | None, own: bool
+    ) -> object:
+        version, more = endpoint.call(own)
+        try:
+            return self._rpc.call(
+                *(protocol.SERVER_TOPIC, "sync"),
+                version=version,
+                timeout=SYNC_TIMEOUT,
+                host=self._host,
+                networks=networks,
+                cursor=cursor,
+                **more,
+            )
+        except RpcError as error:
+            if error.__cause__ is not None and endpoint.is_unsupported(error.__cause__):
+                raise protocol.OldServerError(str(error)) from error
+            raise

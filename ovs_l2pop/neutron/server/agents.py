@@ -2,7 +2,7 @@
 
 import enum
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -78,8 +78,13 @@ def by_host(rows: Iterable[AgentRow]) -> dict[str, Agent]:
 
 def dead(rows: Iterable[AgentRow], limit: float, now: datetime) -> set[str]:
     """The VTEPs of hosts whose agent hasn't reported for *limit* seconds."""
+    return {agent.vtep for agent, alive in living(rows, limit, now) if not alive}
+
+
+def living(rows: Iterable[AgentRow], limit: float, now: datetime) -> Iterator[tuple[Agent, bool]]:
+    """Each host's agent, and whether it has reported in the last *limit* seconds."""
     since = now - timedelta(seconds=limit)
-    return {agent.vtep for beat, agent in _latest(rows).values() if beat < since}
+    return ((agent, beat >= since) for beat, agent in _latest(rows).values())
 
 
 def _latest(rows: Iterable[AgentRow]) -> dict[str, tuple[datetime, Agent]]:

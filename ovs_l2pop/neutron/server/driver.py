@@ -7,6 +7,7 @@ failed the hosts that ask will get it with their next ``sync``.
 
 import functools
 import json
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
@@ -29,8 +30,9 @@ from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.options import OPTS
 from ovs_l2pop.neutron.server.publisher import Publisher
+from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.segments import NetworkSegment
-from ovs_l2pop.neutron.server.sync import SyncEndpoint
+from ovs_l2pop.neutron.server.sync import Gallery, SyncEndpoint
 
 LOG = logging.getLogger(__name__)
 
@@ -61,7 +63,8 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
     def __init__(self) -> None:
         super().__init__()
         cfg.CONF.register_opts(OPTS, group="ovs_l2pop")
-        self._publisher = Publisher(Notifier(), Memory())
+        self._roster = Roster(lambda: float(cfg.CONF.agent_down_time))
+        self._publisher = Publisher(Notifier(), Memory(), self._roster)
         self._hears_wiring = False
         self._servers: Any = None
 
@@ -76,7 +79,7 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         self._hear_wiring()
         connection = n_rpc.Connection()
         liveness = Liveness(cfg.CONF.ovs_l2pop.dead_host_time)
-        endpoint = SyncEndpoint(liveness=liveness)
+        endpoint = SyncEndpoint(Gallery(roster=self._roster), liveness)
         connection.create_consumer(protocol.SERVER_TOPIC, [endpoint], fanout=False)
         self._servers = connection
         servers: list[Any] = connection.consume_in_threads()
@@ -169,8 +172,26 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
 
     @_harmless
     def agent_deleted(self, resource: str, event: str, trigger: Any, payload: Any) -> None:
-        """An operator deleted an agent's row."""
-        self._agent_changed(payload.states[0])
+        """An operator deleted an agent's row.
+
+        That of a living one comes back with its next report: others are told that the host is gone
+        only where it doesn't.
+        """
+        was = _row(payload.states[0])
+        self._roster.see([was])
+        before = self._agent_changed(was)
+        if before is not None and self._roster.believes(was.host):
+            grace = cfg.CONF.agent_down_time + 1.0
+            again = threading.Timer(grace, self.agent_missing, [before])
+            again.daemon = True
+            again.start()
+
+    @_harmless
+    def agent_missing(self, before: agents.Agent) -> None:
+        """Its row was deleted that long ago."""
+        rows = queries.host(before.host).agents
+        after = self._roster.complete(rows, [before.host]).get(before.host)
+        self._publisher.host_changed(before, after)
 
     @_harmless
     def agent_created(self, resource: str, event: str, trigger: Any, payload: Any) -> None:
@@ -183,7 +204,7 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
         before, report = payload.states[1], payload.desired_state
         old, new = before.configurations or {}, report.get("configurations") or {}
         if old.get("tunneling_ip") != new.get("tunneling_ip"):
-            self._agent_changed(before)
+            self._agent_changed(_row(before))
 
     # -- details -----------------------------------------------------------------------------
 
@@ -209,21 +230,34 @@ class OvsL2popMechanismDriver(api.MechanismDriver):
             for where in _left(context) if left else _bound(context):
                 self._publisher.publish(step, where)
 
-    def _agent_changed(self, before: Any, host: str = "", agent_id: str = "") -> None:
-        """:param before: the agent's row as it was; if None, its host and id."""
+    def _agent_changed(
+        self, row: agents.AgentRow | None, host: str = "", agent_id: str = ""
+    ) -> agents.Agent | None:
+        """
+        :param row: the agent's as it was; if None, its host and id.
+        :returns: what made the host a VTEP before.
+        """
         was = []
-        if before is not None:
-            host, agent_id = before.host, before.id
-            text = json.dumps(dict(before.configurations))
-            heartbeat = before.heartbeat_timestamp.replace(tzinfo=None)
-            was.append(agents.AgentRow(host, text, heartbeat))
+        if row is not None:
+            host, agent_id = row.host, row.agent_id
+            was.append(row)
         rows = queries.host(host).agents
-        was += [row for row in rows if row.agent_id != agent_id]
-        self._publisher.host_changed(agents.by_host(was).get(host), agents.by_host(rows).get(host))
+        was += [other for other in rows if other.agent_id != agent_id]
+        before = agents.by_host(was).get(host)
+        after = self._roster.complete(rows, () if row is None else [host]).get(host)
+        self._publisher.host_changed(before, after)
+        return before
 
     def _hear_wiring(self) -> None:
         if not self._hears_wiring:
             self._hears_wiring = wiring.hear(self)
+
+
+def _row(agent: Any) -> agents.AgentRow:
+    """:param agent: a row as Neutron has it."""
+    heartbeat = agent.heartbeat_timestamp.replace(tzinfo=None)
+    text = json.dumps(dict(agent.configurations))
+    return agents.AgentRow(agent.host, text, heartbeat, agent.id)
 
 
 def _is_distributed(port: Port) -> bool:

@@ -37,6 +37,7 @@ from ovs_l2pop.neutron.server.decisions import (
 from ovs_l2pop.neutron.server.memory import Memory, Presence
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.queries import Located
+from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.segments import NetworkSegment
 from ovs_l2pop.neutron.server.upstream import FLOODING, Pair
 
@@ -66,9 +67,10 @@ class _Scene:
 class Publisher:
     """Tells hosts. Safe to use from several threads."""
 
-    def __init__(self, notifier: Notifier, memory: Memory) -> None:
+    def __init__(self, notifier: Notifier, memory: Memory, roster: Roster) -> None:
         self._notifier = notifier
         self._memory = memory
+        self._roster = roster
 
     def publish(
         self, step: Step, where: NetworkSegment | None = None, *, deleted: bool = False
@@ -142,11 +144,12 @@ class Publisher:
             if before is not None:
                 self._host_left(before)
             if after is not None:
-                self._host_came(after)
+                self._host_came(after, missed_some=before is None)
 
     # -- what can happen ---------------------------------------------------------------------
 
-    def _host_came(self, agent: Agent) -> None:
+    def _host_came(self, agent: Agent, *, missed_some: bool) -> None:
+        """:param missed_some: it was not told of what happened while it wasn't known."""
         for scene in self._scenes(agent):
             here = queries.ports_at(agent.host, scene.where, allowed=True)
             if not here:
@@ -159,12 +162,14 @@ class Publisher:
                 self._cast("add_fdb_entries", scene, [FLOODING, *_pairs(up)], audience)
             found = states.states(here, {agent.host: agent})
             self._send_ours(scene, found, audience)
+            if missed_some and agent.language is Language.OURS:
+                self._notifier.ours([protocol.Update(*scene.where[:2], ())], [agent.host])
+                missed_some = False
 
     def _host_left(self, agent: Agent) -> None:
         """What is behind the VTEP can't be reached any more.
 
-        Hosts of ours are not told. It may be for some seconds only (the row of a running agent
-        comes back with its next report), and their next ``sync`` says so anyway.
+        Hosts of ours are not told: their next ``sync`` says so.
         """
         for scene in self._scenes(agent):
             here = queries.ports_at(agent.host, scene.where)
@@ -219,7 +224,7 @@ class Publisher:
         for place in self._tell_ours(view, scene, audience, deleted=deleted):
             # Stock agents forget a MAC and its addresses, behind whichever VTEP they are by now.
             if view.pairs and place.active and place.present and place.host != view.host:
-                vtep = agents.by_host(queries.agents_on([place.host])).get(place.host)
+                vtep = self._roster.on([place.host]).get(place.host)
                 if vtep is not None:
                     there = replace(scene, host=place.host, agent=vtep)
                     self._cast("add_fdb_entries", there, _pairs([place]), audience)
@@ -228,7 +233,7 @@ class Publisher:
         """A port of an HA router was deleted: it was on all of the router's hosts."""
         hosts = {view.host, *queries.ha_hosts(view.router_id)}
         left = {place.host for place in queries.ports_in(scene.where)}
-        vteps = agents.by_host(queries.agents_on(sorted(hosts)))
+        vteps = self._roster.on(hosts)
         gone = {vteps[host].vtep: [FLOODING] for host in sorted(hosts - left) if host in vteps}
         audience = self._audience(scene, disabled=True, with_itself=True)
         if gone:
@@ -273,7 +278,7 @@ class Publisher:
         if scene.agent.language is not Language.UPSTREAM:
             return None
         rows = queries.table_for(scene.host, scene.where)
-        vteps = agents.by_host(queries.agents_on({host for host, _, _ in rows}))
+        vteps = self._roster.on({host for host, _, _ in rows})
         ports: dict[str, list[Pair]] = {}
         for host, mac, ip in rows:
             if host in vteps:
@@ -294,7 +299,7 @@ class Publisher:
         """What is behind the scene's VTEP, to stock hosts.
 
         :returns: ``pairs``, none if there was nobody to tell. Where the agent's row is gone, the
-            VTEP is not known, but then stock hosts heard of that already.
+            VTEP is not known after a while, but then stock hosts heard of that already.
         """
         if audience.stock == () or not scene.agent.vtep:
             return ()
@@ -321,7 +326,7 @@ class Publisher:
         if view.kind is Kind.DISTRIBUTED:
             places = [place for place in places if place.host == view.host]
         hosts = {place.host for place in places if place.present} - {scene.host}
-        vteps = agents.by_host(queries.agents_on(sorted(hosts)))
+        vteps = self._roster.on(hosts)
         if scene.agent.vtep:
             vteps[scene.host] = scene.agent
         found = [states.state(place, vteps) for place in places]
@@ -344,7 +349,7 @@ class Publisher:
         """:returns: None where the host takes no part in the segment."""
         about = about or queries.host(host)
         kind = where.segment.network_type
-        agent = agents.by_host(about.agents).get(host)
+        agent = self._roster.complete(about.agents, [host]).get(host)
         if agent is None and kind in MAX_SEGMENT_ID:
             agent = agents.gone(host)
         elif agent is None or kind not in agent.network_types:
@@ -373,7 +378,7 @@ class Publisher:
         :param disabled: also those with ports that are administratively down. They must hear of
             what goes, or would still have it when the port is up again; what has come they will be
             sent then.
-        :param with_itself: the scene's host is to be told too.
+        :param with_itself: the scene's host is to be told too if it is a stock one.
         :param fan_out: where all hosts are stock, tell all at once.
         """
         if fan_out and not scene.mixed:
@@ -381,9 +386,12 @@ class Publisher:
         if there is None:
             there = agents.by_host(queries.agents_in(scene.where, disabled=disabled))
         found = [agent for host, agent in there.items() if with_itself or host != scene.host]
+        ours = {agent.host for agent in found if agent.language is Language.OURS}
+        if scene.agent.language is Language.OURS:
+            ours.add(scene.host)  # where its own ports are is for the server to say, too
         return _Audience(
             tuple(agent.host for agent in found if agent.language is Language.UPSTREAM),
-            tuple(agent.host for agent in found if agent.language is Language.OURS),
+            tuple(sorted(ours)),
         )
 
 

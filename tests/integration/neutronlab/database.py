@@ -108,6 +108,17 @@ class Database:
         )
         return [line.split("\t") for line in output.splitlines()]
 
+    def dump(self) -> str:
+        """Return all of it, as :meth:`restore` takes it."""
+        options = [f"--socket={self._socket}", "--user=root", "--single-transaction"]
+        return run(["mariadb-dump", "--no-defaults", *options, "neutron"])
+
+    def restore(self, dump: str) -> None:
+        """Make it what it was; nobody else may use it meanwhile."""
+        path = self._directory / "dump.sql"
+        path.write_text(dump)
+        self.query(f"source {path}")
+
     def _answers(self) -> bool:
         self._service.must_run()
         try:
