@@ -678,14 +678,15 @@ def test_a_vni_that_somebody_else_uses(agent: AgentProcess, host: Host) -> None:
 
 
 def test_orphans_go(site: Site, agent: AgentProcess, host: Host) -> None:
-    """The agent comes back without a memory: everything of ours is surplus."""
+    """The agent comes back without a memory, and is not to keep what nobody speaks for."""
     host.exec("ip", "link", "add", "br-op", "type", "bridge")
     send(agent, attach(NET), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
     send(agent, attach(OTHER, "br-op"), OTHER.add({A: [FLOODING, [MAC2, "10.0.0.2"]]}))
     run(host, f"ip neighbour add 10.0.0.33 lladdr {MAC3} dev br-op nud permanent")
     agent.kill()
     (host.directory / "state" / "table.jsonl").unlink()
-    site.agents[host.name] = host.start_agent()
+    config = host.agent_config(ovs_l2pop={"orphan_time": 0})
+    site.agents[host.name] = host.start_agent(config=config)
     assert devices(host) == {"br-op"}
     assert neighbours(host, "br-op") == {"10.0.0.33": MAC3}
     assert drift(site.agent(host)) == []

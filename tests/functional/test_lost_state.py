@@ -59,7 +59,12 @@ class World:
                 for n, host, mac, ip in zip((1, 2), (one, two), (MAC1, MAC2), ips, strict=True)
             ]
             self.site.populate(NET, machines)
-        ports = {two.vtep: [FLOODING, *pairs_of(machines[1])], A: [FLOODING], B: [FLOODING]}
+        ports = {
+            one.vtep: pairs_of(machines[0]),
+            two.vtep: [FLOODING, *pairs_of(machines[1])],
+            A: [FLOODING],
+            B: [FLOODING],
+        }
         many = [[f"fa:16:3f:00:00:{number:02x}", f"10.1.0.{number}"] for number in range(1, 99)]
         self.entries = [
             NET.add(ports),

@@ -208,17 +208,22 @@ class LinuxBridgeBackend:
         return slot(row)
 
     def found(self, row: Row) -> Found | None:
+        # As it should be: what somebody has damaged is not kept damaged.
         match row:
-            case Tunnel():
-                return Found(row, Scope(row.name, row.network_id or None), slot(row))
+            case Tunnel() if row.name == tunnel_name(row.vni):
+                bridge = row.bridge or (row.network_id and self._bridges.of(row.network_id))
+                sound = row._replace(bridge=bridge, up=True, odd=())
+                if bridge:
+                    return Found(sound, Scope(row.name, row.network_id or None), slot(row))
             case Flood():
-                copies = tuple(vtep for vtep in row.to if not entries.is_group(vtep))
-                return Found(row, Scope(row.tunnel), slot(row), copies)
-            case Unicast():
-                return Found(row, Scope(row.tunnel), slot(row))
-            case Neighbour():
-                return Found(row, Scope(row.tunnel), slot(row)) if row.tunnel else None
-        return None  # of an empty bridge and a port that doesn't fit nobody is in need
+                to = tuple(sorted({address.partition(" ")[0] for address in row.to}))
+                copies = tuple(vtep for vtep in to if not entries.is_group(vtep))
+                return Found(row._replace(to=to), Scope(row.tunnel), slot(row), copies)
+            case Unicast() if row.vtep:
+                return Found(row._replace(odd=""), Scope(row.tunnel), slot(row))
+            case Neighbour() if row.tunnel:
+                return Found(row._replace(odd=""), Scope(row.tunnel), slot(row))
+        return None  # of half a row, an empty bridge, a port that doesn't fit nobody is in need
 
     def health(self) -> Iterable[Health]:
         if self._filter is not None and (count := self._filter.dropped()):
