@@ -278,5 +278,5 @@ def _check_local_ip(conf: Any) -> None:
         raise ConfigError("[ovs_l2pop] local_ip is not set: the address of this host's VTEP")
     address = ip_address(conf.ovs_l2pop.local_ip)
     if (problem := vtep_problem(str(address))) is not None:
-        raise ConfigError(f"[ovs_l2pop] local_ip {address}: {problem}")
+        raise ConfigError(f"[ovs_l2pop] local_ip {conf.ovs_l2pop.local_ip}: {problem}")
     conf.set_override("local_ip", str(address), group="ovs_l2pop")

@@ -467,6 +467,7 @@ class Agent:
         kept: list[bytes] = []
 
         def take_in() -> None:
+            self._find_addresses()  # one that was given to this host just now may be among them
             for job in batch:
                 for message in job.messages:
                     kept.extend(self._apply_all(message, job.outcome))

@@ -1,5 +1,6 @@
 """What is written to the database; each command is all of a transaction."""
 
+import logging
 import warnings
 from collections.abc import Collection
 from typing import Any
@@ -23,6 +24,8 @@ from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, Bridges, Tunn
 from ovs_l2pop.difference import Row
 from ovs_l2pop.errors import BackendError
 from ovs_l2pop.messages import MAX_SEGMENT_ID
+
+LOG = logging.getLogger(__name__)
 
 
 class Prepare(command.BaseCommand):
@@ -75,7 +78,12 @@ class Prepare(command.BaseCommand):
 
     def _put_right(self, bridge: Any, kind: str) -> None:
         columns.put_right(bridge, columns.BRIDGE | {"fail_mode": ["secure"]})
-        if datapath_type(bridge) != kind:
+        if (found := datapath_type(bridge)) != kind:
+            LOG.warning(
+                "bridge %s is of datapath type %s; it gets %s, which the integration bridge is of:"
+                " no patch port leads from one to the other",
+                *(bridge.name, found, kind),
+            )
             bridge.datapath_type = kind
         if bridge.other_config.get("disable-in-band") != "true":
             bridge.setkey("other_config", "disable-in-band", "true")
