@@ -77,8 +77,7 @@ def bridge(appctl: FakeAppctl, monkeypatch: pytest.MonkeyPatch) -> Sightings:
         (5, NEAR, "1", "static", [f"fdb/del br-int 5 {NEAR}"]),
         (5, UNKNOWN, "2", "0", []),
         (5, UNKNOWN, "1", "0", []),
-        (5, UNKNOWN, "1", "static", [f"fdb/del br-int 5 {UNKNOWN}"]),
-        (5, UNKNOWN, "2", "static", []),
+        (5, UNKNOWN, "1", "static", []),
     ],
 )
 def test_what_is_done(

@@ -109,8 +109,7 @@ class Sightings:
                         found.append(pins[key])
                         self._pins[key] = pins[key]
                     self._pin(entry)
-            elif entry.port == patch and (entry.static or isinstance(fact, LocalFact)):
-                # A pin may have outlived its announcement while the agent was away.
+            elif entry.port == patch and (isinstance(fact, LocalFact) or key in self._pins):
                 self._forget(entry)
         self._pins = pins
 
