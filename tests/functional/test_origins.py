@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from feed_helpers import FLOODING, Net, Site, drift, pairs_of, send, wait_until
+from feed_helpers import FLOODING, Message, Net, Site, drift, pairs_of, send, wait_until
 from frame_helpers import BROADCAST, arp, plain
 from switch_helpers import LEARNED, copies, flows
 
-from ovs_l2pop.lab import Host, Lab, Machine
+from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
 
 MAC1, NEAR1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 8, 2, 3))
 KINDS = {"vxlan": (77, 5), "gre": (78, 6), "geneve": (79, 7)}
@@ -75,6 +75,13 @@ def heard(listener: Machine, speaker: Machine, frame: bytes, timeout: float = 5.
         capture.wait_for(lambda data: data == frame, timeout=timeout)
 
 
+def settled(host: Host, agent: AgentProcess, message: Message) -> None:
+    """Told, and no cached flow of the switch does as it did before."""
+    send(agent, message)
+    for _ in range(2):
+        host.appctl("revalidator/wait")
+
+
 # -- who may send into a network ---------------------------------------------------------------
 
 
@@ -92,15 +99,15 @@ def test_strangers_are_kept_out_and_counted(site: Site, kind: str) -> None:
     assert not [data for data in capture.data if b"stranger" in data]
     assert MAC3 not in str(flows(one, LEARNED))
     # Announced there it is a member, and not for longer than that.
-    send(agent, net.add({three.vtep: [[MAC3, "10.0.0.3"]]}))
+    settled(one, agent, net.add({three.vtep: [[MAC3, "10.0.0.3"]]}))
     heard(here, stranger, plain(BROADCAST, MAC3, "announced"))
-    send(agent, net.remove({three.vtep: [[MAC3, "10.0.0.3"]]}))
+    settled(one, agent, net.remove({three.vtep: [[MAC3, "10.0.0.3"]]}))
     with here.capture() as capture:
         stranger.send(plain(BROADCAST, MAC3, "withdrawn"))
         wait_until(lambda: f"3 in network {net.id}" in health(site, one).get("strangers", ""), "3")
     assert not [data for data in capture.data if b"withdrawn" in data]
     # Nobody is known: nothing says who is a stranger.
-    send(agent, net.remove({two.vtep: [FLOODING, [MAC2, "10.0.0.2"]]}))
+    settled(one, agent, net.remove({two.vtep: [FLOODING, [MAC2, "10.0.0.2"]]}))
     heard(here, stranger, plain(BROADCAST, MAC3, "as long as nobody is known"))
 
 
