@@ -7,7 +7,7 @@ of a bounded number. Pure.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ovs_l2pop.messages import FLOODING_MAC, AddEntries, Entry, RemoveEntries
 
@@ -66,9 +66,13 @@ class Revisions:
             if oldest not in self._claims:
                 self._newest.pop(_key(*oldest), None)
 
-    def messages(self) -> Iterator[AddEntries | RemoveEntries]:
-        """What brings the numbers of entries that are gone back, before all others are told."""
+    def messages(
+        self, chosen: Callable[[str, Entry], bool]
+    ) -> Iterator[AddEntries | RemoveEntries]:
+        """What brings the numbers of *chosen* claims that were taken away back."""
         for (network_id, entry), revision in self._gone.items():
+            if not chosen(network_id, entry):
+                continue
             flooding = entry.mac == FLOODING_MAC
             entries = [] if flooding else [entry]
             newest = self._newest.get(_key(network_id, entry))

@@ -400,7 +400,9 @@ class ForwardingTable:
 
     def messages(self) -> Iterator[dict[str, object]]:
         """Messages that build an equal table, claims in the same order."""
-        yield from map(to_message, self._revisions.messages())
+        # Those of claims made again without a number come first, or they would take these away; the
+        # others last, or older claims that hold would be stale.
+        yield from map(to_message, self._revisions.messages(self._holds))
         for network_id, network in self._networks.items():
             if network.attachment is not None:
                 yield to_message(network.attachment)
@@ -413,6 +415,16 @@ class ForwardingTable:
                 segment = network.vteps[vtep].segment
                 for revision, some in self._by_revision(network_id, entries):
                     yield to_message(AddEntries(network_id, segment, vtep, some, False, revision))
+        gone = self._revisions.messages(lambda *claim: not self._holds(*claim))
+        yield from map(to_message, gone)
+
+    def _holds(self, network_id: str, entry: Entry) -> bool:
+        network = self._networks.get(network_id)
+        if network is None:
+            return False
+        if entry.mac != FLOODING_MAC:
+            return entry in network.entries
+        return (known := network.vteps.get(entry.vtep)) is not None and known.flooding
 
     def _by_revision(
         self, network_id: str, entries: list[Entry]
