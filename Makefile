@@ -21,7 +21,7 @@ SOAK_SEED ?= $(shell shuf -i 1-999999 -n 1)
 
 # The name of the stamp carries what decides the content of .venv: a `git checkout` that changes
 # only times installs nothing, one that changes setup.cfg does.
-STAMP := $(VENV)/.installed-$(shell cat setup.cfg pyproject.toml | sha256sum | cut -c1-12)
+STAMP := $(VENV)/.installed-$(shell cat setup.cfg pyproject.toml lab/setup.cfg | sha256sum | cut -c1-12)
 RYU_WHEEL := $(VENV)/wheels/ryu-4.34-py3-none-any.whl
 
 # Neutron brings a hundred libraries of its own; the daemon must run without any of them.
@@ -108,7 +108,7 @@ lint: venv  ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet || { echo "run: $(BIN)/ruff format" >&2; exit 1; }
 	# One folder at a time: each has a conftest.py of its own.
-	for place in ovs_l2pop tests/*/; do $(BIN)/mypy --no-error-summary "$$place"; done
+	for place in ovs_l2pop lab/l2pop_lab tests/*/; do $(BIN)/mypy --no-error-summary "$$place"; done
 
 .PHONY: sample
 sample: venv  ## write etc/*.sample from the options' help
@@ -201,7 +201,7 @@ $(STAMP): $(RYU_WHEEL) | os-packages
 	    quietly $(PYTHON) -m venv $(VENV)
 	fi
 	echo "== installing ovs-l2pop and its Python libraries into $(VENV)"
-	quietly $(BIN)/python -m pip install --editable '.[test]' $(RYU_WHEEL)
+	quietly $(BIN)/python -m pip install --editable '.[test]' --editable lab $(RYU_WHEEL)
 	rm -f $(VENV)/.installed-*
 	touch $@
 

@@ -10,10 +10,10 @@ from oslo_config import cfg
 
 from ovs_l2pop.backends.openvswitch.codec import LIBRARIES
 from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, TUNNEL_PATCH
-from ovs_l2pop.errors import ConfigError
-from ovs_l2pop.messages import MAX_SEGMENT_ID, vtep_problem
+from ovs_l2pop.core.errors import ConfigError
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID, vtep_problem
+from ovs_l2pop.core.table import Limits
 from ovs_l2pop.paths import CONTROL_SOCKET, STATE_PATH
-from ovs_l2pop.table import Limits
 
 #: Names the default configuration files.
 PROJECT = "ovs-l2pop"

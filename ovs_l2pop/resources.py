@@ -6,7 +6,7 @@ them; a wheel carries them inside the package (``package_dir`` in ``setup.cfg``)
 
 from pathlib import Path
 
-from ovs_l2pop.errors import L2popError
+from ovs_l2pop.core.errors import L2popError
 
 _PACKAGE = Path(__file__).resolve().parent
 

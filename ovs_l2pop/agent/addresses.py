@@ -7,7 +7,7 @@ import struct
 from ipaddress import ip_address
 
 from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink, attributes
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 _GETADDR = 22
 _ADDRESS, _LOCAL = 1, 2

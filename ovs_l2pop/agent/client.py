@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ovs_l2pop.errors import ControlError
+from ovs_l2pop.core.errors import ControlError
 
 
 def ask(path: Path, request: dict[str, Any], messages: Iterable[bytes] = ()) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from ovs_l2pop.agent import views
-from ovs_l2pop.agent.service import Agent, Outcome
-from ovs_l2pop.errors import ConfigError, ControlError, L2popError
+from ovs_l2pop.agent.worker import Agent, Outcome
+from ovs_l2pop.core.errors import ConfigError, ControlError, L2popError
 
 LOG = logging.getLogger(__name__)
 

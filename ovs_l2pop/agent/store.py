@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ovs_l2pop.errors import ConfigError, brief
+from ovs_l2pop.core.errors import ConfigError, brief
 
 LOG = logging.getLogger(__name__)
 

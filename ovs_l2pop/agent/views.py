@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ovs_l2pop.agent.service import Agent
-from ovs_l2pop.backends import Health, RowText
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.backends.interface import Health, RowText
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
 
 View = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """When to look whether the dataplane still is what it should be, and what was found so far.
 
-Pure: a look is a read-back that :mod:`ovs_l2pop.agent.service` makes.
+Pure: a look is a read-back that :mod:`ovs_l2pop.agent.worker` makes.
 """
 
 import random

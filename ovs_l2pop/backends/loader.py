@@ -5,8 +5,8 @@ from typing import Any
 from stevedore.driver import DriverManager
 from stevedore.exception import NoMatches
 
-from ovs_l2pop.backends import Backend
-from ovs_l2pop.errors import ConfigError
+from ovs_l2pop.backends.interface import Backend
+from ovs_l2pop.core.errors import ConfigError
 
 
 def load(conf: Any) -> Backend:

@@ -42,8 +42,8 @@ class Agent(Command):
         from ovs_l2pop import config
         from ovs_l2pop.agent.addresses import HostAddresses
         from ovs_l2pop.agent.control import ControlServer
-        from ovs_l2pop.agent.service import Agent as Service
         from ovs_l2pop.agent.store import Store
+        from ovs_l2pop.agent.worker import Agent as Service
         from ovs_l2pop.backends import loader
 
         for number in _IGNORED:
@@ -96,10 +96,10 @@ def _listener(conf: Any, arguments: list[str], service: Any) -> Any:
     """What listens to a Neutron server, or None; without one oslo.messaging is not needed."""
     if not conf.transport_url:
         return None
-    from ovs_l2pop.errors import ConfigError
+    from ovs_l2pop.core.errors import ConfigError
 
     try:
-        from ovs_l2pop.neutron.daemon.listener import Listener
+        from ovs_l2pop.daemon.listener import Listener
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"[DEFAULT] transport_url needs oslo.messaging ({error}): pip install 'ovs-l2pop[rpc]'"

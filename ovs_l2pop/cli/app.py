@@ -6,7 +6,7 @@ from importlib.metadata import version
 from cliff.app import App
 from cliff.commandmanager import CommandManager
 
-from ovs_l2pop.errors import L2popError
+from ovs_l2pop.core.errors import L2popError
 from ovs_l2pop.paths import CONTROL_SOCKET
 
 

@@ -7,7 +7,7 @@ from cliff.command import Command as CliffCommand
 from cliff.lister import Lister as CliffLister
 
 from ovs_l2pop.cli.app import add_socket_option
-from ovs_l2pop.errors import L2popError
+from ovs_l2pop.core.errors import L2popError
 
 
 class Command(CliffCommand):

@@ -23,7 +23,8 @@ class Clean(Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
         # Imported here: other commands start in half the time without.
         from ovs_l2pop import config
-        from ovs_l2pop.backends import Batch, loader
+        from ovs_l2pop.backends import loader
+        from ovs_l2pop.backends.interface import Batch
 
         conf = config.load(config_arguments(parsed_args), need_local_ip=False)
         kept = {"wiring"} | ({"tunnel"} if parsed_args.keep_tunnels else set())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ovs_l2pop.agent.client import ask
-from ovs_l2pop.errors import ControlError
+from ovs_l2pop.core.errors import ControlError
 
 
 def send(control_socket: str, file_name: str = "-") -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Report, announce, attach, detach, spread, write_lines
 
-from ovs_l2pop.lab import Lab
+from l2pop_lab.topology import Lab
 
 PAIRS = 5
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from conftest import Report, announce, attach, detach, network_id, spread, write_lines
 
+from l2pop_lab.topology import AgentProcess, Host, Lab, LinuxBridgeHost, namespaces
+from l2pop_lab.topology.frames import decode
 from ovs_l2pop.agent.client import ask
-from ovs_l2pop.backends import Batch
+from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.options import Settings
 from ovs_l2pop.backends.linuxbridge.rows import Tunnel
-from ovs_l2pop.lab import AgentProcess, Host, Lab, LinuxBridgeHost, namespaces
-from ovs_l2pop.lab.frames import decode
-from ovs_l2pop.messages import Parser
-from ovs_l2pop.table import ForwardingTable
+from ovs_l2pop.core.messages import Parser
+from ovs_l2pop.core.table import ForwardingTable
 
 PAIRS = 5
 CHANGES = 300

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Report, announce, attach, network_id, write_lines
 
+from l2pop_lab.topology import Lab
 from ovs_l2pop.agent.client import ask
-from ovs_l2pop.lab import Lab
 
 CHANGES = 300
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from ovs_l2pop.lab.running import Running
+from l2pop_lab.topology.running import Running
 
 PROGRAM = "chromium"
 OPTIONS = (

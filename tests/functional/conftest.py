@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from ovs_l2pop.lab import Lab
+from l2pop_lab.topology import Lab
 
 MakeLab = Callable[..., Lab]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from feed_helpers import FLOODING, Net, Pair, send
 
-from ovs_l2pop.lab import AgentProcess, Host
+from l2pop_lab.topology import AgentProcess, Host
 
 A, B = "10.200.0.11", "10.200.0.12"
 TO_A = "vxlan-0ac8000b"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
+from l2pop_lab.topology import AgentProcess, Host, Lab, Machine
 from ovs_l2pop.agent.client import ask
-from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
 
 Message = dict[str, Any]
 Pair = list[str]

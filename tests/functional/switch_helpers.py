@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from feed_helpers import wait_until
 
-from ovs_l2pop.lab import CapturedFrame, Host
-from ovs_l2pop.lab.frames import Tunnel, decode
-from ovs_l2pop.lab.running import Running
+from l2pop_lab.topology import CapturedFrame, Host
+from l2pop_lab.topology.frames import Tunnel, decode
+from l2pop_lab.topology.running import Running
 
 OURS = "cookie=0x6c32706f70/-1"
 LEARNED = "cookie=0x6c32706f71/-1"

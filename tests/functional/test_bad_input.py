@@ -9,7 +9,7 @@ import pytest
 from feed_helpers import FLOODING, Net, Pair, answer_to, drift, lines, network_id, send
 from switch_helpers import Switch, flows, table
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
+from l2pop_lab.topology import AgentProcess, Host, Lab
 
 A, B = "10.200.0.11", "10.200.0.12"
 NET = Net(1, 77)

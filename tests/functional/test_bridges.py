@@ -10,7 +10,7 @@ from feed_helpers import FLOODING, Net, Site, answer_to, drift, lines, send, wai
 from frame_helpers import BROADCAST, plain
 from switch_helpers import Switch, copies, flows, ports
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
+from l2pop_lab.topology import AgentProcess, Host, Lab
 
 A = "10.200.0.11"
 MAC1 = "fa:16:3e:00:00:01"

@@ -9,7 +9,7 @@ from damages import DAMAGES, GROUP_DAMAGES, LARGE, MAC1, MANY, NET, TO_A, A, Dam
 from feed_helpers import FLOODING, drift, send
 from switch_helpers import FlowMonitor, Switch, flows, groups
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
+from l2pop_lab.topology import AgentProcess, Host, Lab
 
 #: A tunnel port whose options were cleared.
 pytestmark = pytest.mark.expected_warnings(r"requires valid .remote_ip.", r"could not set config")

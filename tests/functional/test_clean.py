@@ -9,7 +9,7 @@ from conftest import MakeLab
 from feed_helpers import FLOODING, Net, send
 from switch_helpers import OURS, flows, groups, ports
 
-from ovs_l2pop.lab import Host
+from l2pop_lab.topology import Host
 
 NET = Net(1, 77)
 VTEPS = {f"10.201.{number // 250}.{number % 250 + 1}": [FLOODING] for number in range(401)}

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from compare_browser import Browser
 
-from ovs_l2pop.lab import destroy
-from ovs_l2pop.lab.namespaces import NAMESPACE_DIRECTORY, processes_in
+from l2pop_lab.topology import destroy
+from l2pop_lab.topology.namespaces import NAMESPACE_DIRECTORY, processes_in
 
 TIMEOUT = 240
 SMALL = ("--quick", "--entries", "400", "--vteps", "12", "--repeat", "1")

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from ovs_l2pop.lab import Lab
+from l2pop_lab.topology import Lab
 
 # Runs in the host's namespace: a controller that the bridge connects to, and our channel over it.
 CONTROLLER = """
@@ -21,7 +21,7 @@ from ovs_l2pop.backends.openvswitch.channel import Channel
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.datapath import DatapathTransport
 from ovs_l2pop.backends.openvswitch.stamps import Stamps, encode
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 manager = AppManager.get_instance()
 manager.load_apps(["os_ken.controller.ofp_handler", "os_ken.app.ofctl.service"])

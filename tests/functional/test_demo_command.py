@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ovs_l2pop.lab import destroy, left_behind
-from ovs_l2pop.lab.namespaces import NAMESPACE_DIRECTORY, processes_in
+from l2pop_lab.topology import destroy, left_behind
+from l2pop_lab.topology.namespaces import NAMESPACE_DIRECTORY, processes_in
 
 TIMEOUT = 60
 Start = Callable[..., subprocess.Popen[str]]

@@ -10,7 +10,7 @@ from damages import DAMAGES, GROUP_DAMAGES, LARGE, MANY, TO_A, Damage, told
 from feed_helpers import drift, send
 from switch_helpers import Switch
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab, LabError
+from l2pop_lab.topology import AgentProcess, Host, Lab, LabError
 
 #: Longer than any test takes: what is mended was noticed by what the switch told.
 FAR = 600

@@ -10,8 +10,8 @@ from damages import TO_A, told
 from feed_helpers import drift, wait_until
 from switch_helpers import Switch
 
+from l2pop_lab.topology import AgentProcess, Host, Lab
 from ovs_l2pop.agent.client import ask
-from ovs_l2pop.lab import AgentProcess, Host, Lab
 
 PORTS = (TO_A, "patch-int", "patch-tun")
 PATCHES = ("patch-int", "patch-tun")

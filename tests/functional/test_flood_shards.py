@@ -15,7 +15,7 @@ from feed_helpers import FLOODING, Net, drift, send, wait_until
 from frame_helpers import BROADCAST, arp, plain, solicitation
 from switch_helpers import FLOOD_SHARD, FLOOD_TO_TUN, FlowMonitor, copies, groups, table
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
+from l2pop_lab.topology import AgentProcess, Host, Lab, Machine
 
 MAC1 = "fa:16:3e:00:00:01"
 NET, OTHER = Net(1, 77), Net(2, 78)

@@ -28,8 +28,8 @@ from frame_helpers import (
 )
 from switch_helpers import ARP_RESPONDER, ND_RESPONDER, copies, table, traced
 
-from ovs_l2pop.lab import Host, Lab, Machine
-from ovs_l2pop.lab.frames import ArpOperation, NeighbourType, decode
+from l2pop_lab.topology import Host, Lab, Machine
+from l2pop_lab.topology.frames import ArpOperation, NeighbourType, decode
 
 MAC1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))
 GUEST_MAC1, GUEST_MAC2 = "fa:16:3e:00:01:01", "fa:16:3e:00:01:02"

@@ -20,8 +20,8 @@ from feed_helpers import (
 )
 from switch_helpers import UCAST_TO_TUN, ports, table
 
+from l2pop_lab.topology import AgentProcess, Host, Lab
 from ovs_l2pop.backends.openvswitch.render import tunnel_name
-from ovs_l2pop.lab import AgentProcess, Host, Lab
 
 NET = Net(1, 77)
 A = "10.200.0.11"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from feed_helpers import FLOODING, Net, answer_to, drift, lines, send, wait_healthy
 from switch_helpers import ARP_RESPONDER, UCAST_TO_TUN, table
 
-from ovs_l2pop.lab import Lab
+from l2pop_lab.topology import Lab
 
 NET = Net(1, 77)
 A = "10.200.0.11"

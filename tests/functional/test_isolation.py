@@ -13,8 +13,8 @@ from feed_helpers import FLOODING, Net, Site, answer_to, lines, send, wait_until
 from frame_helpers import BROADCAST, arp, ethernet, plain
 from switch_helpers import LEARNED, OURS, copies, flows
 
-from ovs_l2pop.lab import Lab, Machine
-from ovs_l2pop.lab.frames import decode
+from l2pop_lab.topology import Lab, Machine
+from l2pop_lab.topology.frames import decode
 
 MAC1, MAC2 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 STRANGER = "fa:16:3e:00:00:77"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from ovs_l2pop.lab import Host, Lab, LabError, Machine, destroy, left_behind
-from ovs_l2pop.lab.frames import ArpOperation, decode
-from ovs_l2pop.lab.namespaces import NAMESPACE_DIRECTORY, processes_in
+from l2pop_lab.topology import Host, Lab, LabError, Machine, destroy, left_behind
+from l2pop_lab.topology.frames import ArpOperation, decode
+from l2pop_lab.topology.namespaces import NAMESPACE_DIRECTORY, processes_in
 
 MAC1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))
 
@@ -309,7 +309,9 @@ def test_a_namespace_of_somebody_else_is_spared() -> None:
 
 def test_keep_and_destroy() -> None:
     # In a process of its own, which ends before what it has made.
-    program = "from ovs_l2pop.lab import Lab; lab = Lab(1).start(); print(lab.prefix, lab.leave())"
+    program = (
+        "from l2pop_lab.topology import Lab; lab = Lab(1).start(); print(lab.prefix, lab.leave())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
@@ -330,7 +332,7 @@ def test_keep_and_destroy() -> None:
 
 def test_destroy_after_the_owner_was_killed() -> None:
     program = (
-        "import time; from ovs_l2pop.lab import Lab; lab = Lab(1).start();"
+        "import time; from l2pop_lab.topology import Lab; lab = Lab(1).start();"
         "print(lab.prefix, lab.directory, flush=True); time.sleep(100)"
     )
     with subprocess.Popen(
@@ -364,7 +366,7 @@ def test_destroy_spares_a_process_that_got_a_recorded_number() -> None:
 
 def test_interrupt_cleans_up() -> None:
     program = (
-        "import time; from ovs_l2pop.lab import Lab\n"
+        "import time; from l2pop_lab.topology import Lab\n"
         "with Lab(1) as lab:\n"
         "    print(lab.prefix, lab.directory, flush=True)\n"
         "    time.sleep(100)\n"

@@ -9,7 +9,7 @@ from feed_helpers import FLOODING, Net, Site, send, wait_until
 from frame_helpers import BROADCAST, arp, plain
 from switch_helpers import LEARNED, UCAST_TO_TUN, copies, flows, table, traced
 
-from ovs_l2pop.lab import Host, Lab, Machine
+from l2pop_lab.topology import Host, Lab, Machine
 
 MAC1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))
 VIRTUAL = "00:00:5e:00:01:07"  # a VRRP router's

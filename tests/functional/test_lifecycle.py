@@ -10,8 +10,8 @@ import pytest
 from conftest import MakeLab
 from feed_helpers import FLOODING, Net, lines, send
 
+from l2pop_lab.topology import Lab
 from ovs_l2pop.agent.client import ask
-from ovs_l2pop.lab import Lab
 
 NET = Net(10, 1001)
 REMOTE = "10.200.0.9"

@@ -8,7 +8,7 @@ import pytest
 from feed_helpers import FLOODING, Net, drift, send
 from linuxbridge_helpers import Kernel, attach, bridge_of, tunnel_of
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
+from l2pop_lab.topology import AgentProcess, Host, Lab
 
 A, B = "10.200.0.11", "10.200.0.12"
 MAC1 = "fa:16:3e:00:00:01"

@@ -12,18 +12,18 @@ import pytest
 from feed_helpers import FLOODING, Message, Net
 from linuxbridge_helpers import attach, bridge_of, flooding, link, neighbours, unicast
 
+from l2pop_lab.topology import Host, Lab, namespaces
 from ovs_l2pop.backends.linuxbridge import probe
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.netlink import Failure, Netlink
 from ovs_l2pop.backends.linuxbridge.netlink import Message as Request
 from ovs_l2pop.backends.linuxbridge.options import Settings
 from ovs_l2pop.backends.linuxbridge.probe import Missing
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.lab import Host, Lab, namespaces
-from ovs_l2pop.messages import Parser
-from ovs_l2pop.reconciler import Drift, Reconciler
-from ovs_l2pop.table import ForwardingTable
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import Parser
+from ovs_l2pop.core.reconciler import Drift, Reconciler
+from ovs_l2pop.core.table import ForwardingTable
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from frame_helpers import (
 from linuxbridge_helpers import attach, fdb, plug
 from switch_helpers import copies
 
-from ovs_l2pop.lab import Host, Lab, Machine
-from ovs_l2pop.lab.frames import NeighbourType, decode
+from l2pop_lab.topology import Host, Lab, Machine
+from l2pop_lab.topology.frames import NeighbourType, decode
 
 MAC1, MAC2, MAC3, MAC4 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3, 4))
 UNKNOWN_MAC, UNKNOWN_IP, UNKNOWN_IP6 = "fa:16:3e:00:00:99", "10.0.0.99", "fd00::99"

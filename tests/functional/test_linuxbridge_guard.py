@@ -29,6 +29,8 @@ from linuxbridge_helpers import (
 )
 from switch_helpers import copies
 
+from l2pop_lab.topology import AgentProcess, Host, Lab, Machine, namespaces
+from l2pop_lab.topology.capture import Capture
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.guard import Filter
@@ -42,11 +44,9 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
 )
 from ovs_l2pop.backends.linuxbridge.options import Settings
 from ovs_l2pop.backends.linuxbridge.rows import Closed, Guard, Member
-from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine, namespaces
-from ovs_l2pop.lab.capture import Capture
-from ovs_l2pop.messages import Parser
-from ovs_l2pop.reconciler import Reconciler
-from ovs_l2pop.table import ForwardingTable
+from ovs_l2pop.core.messages import Parser
+from ovs_l2pop.core.reconciler import Reconciler
+from ovs_l2pop.core.table import ForwardingTable
 
 MAC1, MAC2, SLY = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02", "fa:16:3e:00:00:66"
 QUIET = "fa:16:3e:00:00:77"

@@ -13,8 +13,8 @@ from frame_helpers import BROADCAST, arp, plain
 from linuxbridge_helpers import flooding, plug, unicast
 from switch_helpers import copies
 
-from ovs_l2pop.lab import Lab, LinuxBridgeHost, Machine
-from ovs_l2pop.lab.frames import decode
+from l2pop_lab.topology import Lab, LinuxBridgeHost, Machine
+from l2pop_lab.topology.frames import decode
 
 NET = Net(1, 77)
 

@@ -14,9 +14,9 @@ import pytest
 from feed_helpers import FLOODING, Message, Net, answer_to, drift, lines
 from linuxbridge_helpers import SCALE, attach, devices, link, repair
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
-from ovs_l2pop.messages import Parser
-from ovs_l2pop.table import (
+from l2pop_lab.topology import AgentProcess, Host, Lab
+from ovs_l2pop.core.messages import Parser
+from ovs_l2pop.core.table import (
     FloodFact,
     ForwardingTable,
     LocalFact,

@@ -26,7 +26,7 @@ from linuxbridge_helpers import (
     unicast,
 )
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
+from l2pop_lab.topology import AgentProcess, Host, Lab
 
 MAC1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))
 A, B = "10.200.0.11", "10.200.0.12"

@@ -18,8 +18,8 @@ from linuxbridge_helpers import (
     unicast,
 )
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
-from ovs_l2pop.lab.frames import decode
+from l2pop_lab.topology import AgentProcess, Host, Lab
+from l2pop_lab.topology.frames import decode
 
 NET = Net(5000, 77)
 

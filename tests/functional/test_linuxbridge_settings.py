@@ -25,8 +25,8 @@ from linuxbridge_helpers import (
     vxlan,
 )
 
-from ovs_l2pop.lab import Host, Lab, Machine
-from ovs_l2pop.lab.frames import decode
+from l2pop_lab.topology import Host, Lab, Machine
+from l2pop_lab.topology.frames import decode
 
 MAC1, MAC2 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 NET = Net(1, 77)

@@ -14,7 +14,7 @@ import pytest
 from feed_helpers import FLOODING, Net, drift, send
 from linuxbridge_helpers import attach, bridge_of, repair, tunnel_of
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab, namespaces
+from l2pop_lab.topology import AgentProcess, Host, Lab, namespaces
 
 A, B = "10.200.0.11", "10.200.0.12"
 MAC1, MINE = "fa:16:3e:00:00:01", "fa:16:3e:00:00:09"

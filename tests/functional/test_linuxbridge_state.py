@@ -31,8 +31,8 @@ from linuxbridge_helpers import (
     vxlan,
 )
 
+from l2pop_lab.topology import AgentProcess, Host, Lab
 from ovs_l2pop.agent.client import ask
-from ovs_l2pop.lab import AgentProcess, Host, Lab
 
 A, B, C = "10.200.0.11", "10.200.0.12", "10.200.0.13"
 MAC1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))

@@ -26,8 +26,8 @@ from linuxbridge_stream import (
     underlay,
 )
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
-from ovs_l2pop.lab.namespaces import ip_batch
+from l2pop_lab.topology import AgentProcess, Host, Lab
+from l2pop_lab.topology.namespaces import ip_batch
 
 State = dict[str, Any]
 

@@ -27,8 +27,8 @@ from feed_helpers import (
 from linuxbridge_helpers import Kernel, announce, attach, plug
 from switch_helpers import Switch
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
-from ovs_l2pop.lab.place import run
+from l2pop_lab.topology import AgentProcess, Host, Lab
+from l2pop_lab.topology.place import run
 
 MAC1, MAC2 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 A, B = "10.200.0.11", "10.200.0.12"

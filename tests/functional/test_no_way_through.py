@@ -10,7 +10,7 @@ import pytest
 from feed_helpers import FLOODING, Net, Site, send
 from frame_helpers import BROADCAST
 
-from ovs_l2pop.lab import Host, Lab
+from l2pop_lab.topology import Host, Lab
 
 HERE, FAR = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 NET = Net(1, 77)

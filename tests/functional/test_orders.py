@@ -20,7 +20,7 @@ from switch_helpers import (
     table,
 )
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
+from l2pop_lab.topology import AgentProcess, Host, Lab
 
 A, B, C = (f"10.200.0.{number}" for number in (11, 12, 13))
 NET = Net(1, 77)

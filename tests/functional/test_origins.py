@@ -12,7 +12,7 @@ from feed_helpers import FLOODING, Message, Net, Site, drift, pairs_of, send, wa
 from frame_helpers import BROADCAST, arp, plain
 from switch_helpers import LEARNED, copies, flows
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
+from l2pop_lab.topology import AgentProcess, Host, Lab, Machine
 
 MAC1, NEAR1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 8, 2, 3))
 KINDS = {"vxlan": (77, 5), "gre": (78, 6), "geneve": (79, 7)}

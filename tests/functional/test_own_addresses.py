@@ -9,7 +9,7 @@ import pytest
 from feed_helpers import FLOODING, Net, Site, drift, pairs_of, send, wait_until
 from linuxbridge_helpers import attach, plug
 
-from ovs_l2pop.lab import Host, Lab, Machine
+from l2pop_lab.topology import Host, Lab, Machine
 
 NET = Net(1, 77)
 #: Another address of h1's, there from the beginning; one that it gets later.

@@ -25,7 +25,7 @@ from feed_helpers import (
 )
 from switch_helpers import OURS, UCAST_TO_TUN, FlowMonitor, Switch, flows, table
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
+from l2pop_lab.topology import AgentProcess, Host, Lab
 
 MAC1, MAC2 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 A, B = "10.200.0.11", "10.200.0.12"

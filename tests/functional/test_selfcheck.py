@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import ovs_l2pop
-from ovs_l2pop.lab import Lab
+from l2pop_lab.topology import Lab
 
 SOURCE = Path(ovs_l2pop.__file__).parents[1]
 NETWORK = "5c6b1f0e-0000-4000-8000-000000000001"

@@ -9,12 +9,12 @@ from conftest import MakeLab
 from feed_helpers import wait_until
 from switch_helpers import ports
 
-from ovs_l2pop.agent.service import Agent
+from l2pop_lab.topology import Host
 from ovs_l2pop.agent.store import Store
+from ovs_l2pop.agent.worker import Agent
 from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
 from ovs_l2pop.backends.openvswitch.render import tunnel_name
 from ovs_l2pop.backends.openvswitch.rows import Bridges
-from ovs_l2pop.lab import Host
 
 NETWORK = "7a1c4bd0-95a3-4e0e-9d51-3c2a7c3c9b10"
 HERE = "2001:db8::1"

@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from switch_helpers import ports
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab, Machine
+from l2pop_lab.topology import AgentProcess, Host, Lab, Machine
 
 A = "10.200.0.11"
 TO_A = "vxlan-0ac8000b"

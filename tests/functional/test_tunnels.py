@@ -9,8 +9,8 @@ from feed_helpers import FLOODING, Net, Site, answer_to, drift, lines, send, wai
 from frame_helpers import plain
 from switch_helpers import LOCAL_SWITCHING, OURS, Switch, copies, flows, groups, ports, table
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab
-from ovs_l2pop.lab.frames import decode
+from l2pop_lab.topology import AgentProcess, Host, Lab
+from l2pop_lab.topology.frames import decode
 
 MAC1, MAC2 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 A, B = "10.200.0.11", "10.200.0.12"

@@ -12,11 +12,11 @@ from typing import Any
 from ovs_l2pop.backends.openvswitch.channel import Channel
 from ovs_l2pop.backends.openvswitch.rows import flows_in, groups_in
 from ovs_l2pop.backends.openvswitch.transport import HEADER, Received
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Parser, to_message
-from ovs_l2pop.neutron.protocol import Answer, ProtocolError, Update
-from ovs_l2pop.neutron.replica import Replica
-from ovs_l2pop.table import Fact, ForwardingTable, Key
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import Parser, to_message
+from ovs_l2pop.core.table import Fact, ForwardingTable, Key
+from ovs_l2pop.sync.protocol import Answer, ProtocolError, Update
+from ovs_l2pop.sync.replica import Replica
 
 LOCAL = "192.0.2.1"
 

@@ -32,7 +32,7 @@ from neutronlab.fixtures import MakeCloud
 from neutronlab.messages import UPSTREAM_TOPIC
 from neutronlab.reach import reach_each_other
 
-from ovs_l2pop.lab import namespaces
+from l2pop_lab.topology import namespaces
 
 INTERVAL = 3.0
 DAEMON = daemon(ovs_l2pop={"report_interval": INTERVAL, "sync_interval": INTERVAL})

@@ -17,7 +17,7 @@ from neutronlab.fixtures import MakeCloud
 from neutronlab.messages import UPSTREAM_TOPIC
 from neutronlab.reach import reach_each_other, wait_until_reachable
 
-from ovs_l2pop.lab.frames import ArpOperation, decode
+from l2pop_lab.topology.frames import ArpOperation, decode
 
 CLOUDS = {
     "ours": ([OURS, OURS, OURS], OURS_DRIVERS),

@@ -25,8 +25,8 @@ import pytest
 from neutronlab import forwarding, management
 from neutronlab.broker import Broker
 
-from ovs_l2pop.lab import AgentProcess, Host, Lab, LabError, LinuxBridgeHost
-from ovs_l2pop.lab.place import Place
+from l2pop_lab.topology import AgentProcess, Host, Lab, LabError, LinuxBridgeHost
+from l2pop_lab.topology.place import Place
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))

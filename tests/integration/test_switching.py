@@ -8,7 +8,7 @@ from neutronlab import OURS, OURS_DRIVERS, STOCK, UPSTREAM, Cloud, Instance, Net
 from neutronlab.fixtures import MakeCloud
 from neutronlab.reach import reach_each_other
 
-from ovs_l2pop.lab.place import run
+from l2pop_lab.topology.place import run
 
 COOKIE = 0x6C32706F70  # of flows/tables.yaml
 

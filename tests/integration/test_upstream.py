@@ -10,7 +10,7 @@ from neutronlab import STOCK, UPSTREAM, Cloud, Instance, Network, wait_until
 from neutronlab.fixtures import MakeCloud
 from neutronlab.messages import UPSTREAM_TOPIC
 
-from ovs_l2pop.lab.frames import ArpOperation, decode
+from l2pop_lab.topology.frames import ArpOperation, decode
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,10 @@ from oslo_config import cfg
 from oslo_serialization import jsonutils
 from oslo_utils import uuidutils
 
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.protocol import Answer, Update
-from ovs_l2pop.neutron.replica import Replica
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.sync.protocol import Answer, Update
+from ovs_l2pop.sync.replica import Replica
 
 UPSTREAM_TOPIC = topics.get_topic_name(topics.AGENT, topics.L2POPULATION, topics.UPDATE)
 FLOODING = ("00:00:00:00:00:00", "0.0.0.0")

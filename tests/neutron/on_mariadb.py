@@ -21,7 +21,7 @@ from oslo_config import cfg
 from oslo_db import options
 from oslo_utils import uuidutils
 
-from ovs_l2pop.messages import Segment
+from ovs_l2pop.core.messages import Segment
 from ovs_l2pop.neutron.server import queries
 from ovs_l2pop.neutron.server.agents import Agent, Language
 from ovs_l2pop.neutron.server.decisions import Appear, Kind, Vanish, View

@@ -7,10 +7,10 @@ from unittest import mock
 from cloud_helpers import FLOODING, Cast, Cloud, OurHost, ours_to, upstream_to
 from neutron.tests.common import helpers
 
-from ovs_l2pop.neutron.protocol import DELETED, Update
 from ovs_l2pop.neutron.server import queries
 from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.sync import Gallery, SyncEndpoint
+from ovs_l2pop.sync.protocol import DELETED, Update
 
 GRACE = 3600.0  #: ``agent_down_time`` of these tests
 

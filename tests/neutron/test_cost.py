@@ -16,13 +16,13 @@ from cloud_helpers import Cloud, ours_to, upstream_to
 from cost_helpers import Meter, fill, metered
 from oslo_serialization import jsonutils
 
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.protocol import Answer
-from ovs_l2pop.neutron.replica import Replica
 from ovs_l2pop.neutron.server import queries, upstream
 from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.segments import NetworkSegment
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.sync.protocol import Answer
+from ovs_l2pop.sync.replica import Replica
 
 SIZES = [
     tuple(map(int, size.split("x")))

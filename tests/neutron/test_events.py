@@ -14,7 +14,7 @@ from neutron_lib import constants
 from neutron_lib import exceptions as n_exc
 from neutron_lib.api.definitions import portbindings
 
-from ovs_l2pop.neutron.protocol import Update
+from ovs_l2pop.sync.protocol import Update
 
 
 class Events(Cloud):

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 from neutron.plugins.ml2.drivers.openvswitch.agent import vlanmanager
 
-from ovs_l2pop.messages import Attachment, Segment
+from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.neutron.agent.extension import L2popExtension
 
 N, M = "11111111-2222-4333-8444-555555555555", "22222222-2222-4333-8444-555555555555"

@@ -12,9 +12,9 @@ from neutron_lib.api.definitions import portbindings
 from neutron_lib.plugins import constants as plugin_constants
 from neutron_lib.plugins import directory
 
-from ovs_l2pop.neutron.protocol import Answer, PortState
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
+from ovs_l2pop.sync.protocol import Answer, PortState
 
 A, B, OURS = upstream.HOST, upstream.HOST_2, upstream.HOST_4
 VTEP_A, VTEP_B, VTEP_OURS = "20.0.0.1", "20.0.0.2", "20.0.0.4"

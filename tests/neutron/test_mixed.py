@@ -8,9 +8,9 @@ from unittest import mock
 import pytest
 from cloud_helpers import FLOODING, UPSTREAM_TOPIC, Cloud, OurHost, ours_to, upstream_to
 
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.protocol import Answer, Update
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.sync.protocol import Answer, Update
 
 
 class TestMixed(Cloud):

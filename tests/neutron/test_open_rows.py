@@ -14,8 +14,8 @@ from cost_helpers import fill, metered
 from neutron_lib.plugins import constants as plugin_constants
 from neutron_lib.plugins import directory
 
-from ovs_l2pop.neutron.protocol import Update
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
+from ovs_l2pop.sync.protocol import Update
 
 
 class _L3:

@@ -14,8 +14,8 @@ from neutron_lib.api.definitions import portbindings
 from neutron_lib.db import api as db_api
 from oslo_utils import uuidutils
 
-from ovs_l2pop.neutron.protocol import DELETED, Update
 from ovs_l2pop.neutron.server import driver, queries
+from ovs_l2pop.sync.protocol import DELETED, Update
 
 DVR = constants.DEVICE_OWNER_DVR_INTERFACE
 

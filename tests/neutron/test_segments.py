@@ -8,8 +8,8 @@ from neutron.plugins.ml2 import models as ml2_models
 from neutron_lib import context as n_context
 from neutron_lib.db import api as db_api
 
-from ovs_l2pop.neutron.protocol import Answer, Update
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
+from ovs_l2pop.sync.protocol import Answer, Update
 
 
 class Segments(Cloud):

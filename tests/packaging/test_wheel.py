@@ -64,7 +64,6 @@ def expected_files() -> Iterator[str]:
     for path in (CHECKOUT / "ovs_l2pop").rglob("*.py"):
         yield str(path.relative_to(CHECKOUT))
     yield "ovs_l2pop/py.typed"
-    yield "ovs_l2pop/compare/report.html"
     for pattern in ("flows/*.yaml", "etc/*.sample", "etc/*.service"):
         yield from (f"ovs_l2pop/{path.relative_to(CHECKOUT)}" for path in CHECKOUT.glob(pattern))
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Parser, Refusal
-from ovs_l2pop.table import Fact, ForwardingTable, Key, UnicastFact
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Parser, Refusal
+from ovs_l2pop.core.table import Fact, ForwardingTable, Key, UnicastFact
 
 LOCAL = "192.0.2.1"
 A, B, C = "192.0.2.2", "192.0.2.3", "192.0.2.4"  # VTEPs

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ovs_l2pop.compare.results import (
+from l2pop_lab.compare.results import (
     Answer,
     Better,
     Cell,
@@ -12,7 +12,7 @@ from ovs_l2pop.compare.results import (
     Outcome,
     Results,
 )
-from ovs_l2pop.compare.streams import Sizes
+from l2pop_lab.compare.streams import Sizes
 
 ENVIRONMENT = Environment(
     date="2026-01-02T03:04:05+00:00",

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
-from ovs_l2pop.backends import Batch, Health, RenumberedError, RowText
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment
-from ovs_l2pop.orphans import Found, Scope
-from ovs_l2pop.table import Fact, VtepFact
+from ovs_l2pop.backends.interface import Batch, Health, RenumberedError, RowText
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import Attachment
+from ovs_l2pop.core.orphans import Found, Scope
+from ovs_l2pop.core.table import Fact, VtepFact
 
 
 class FakeBackend:

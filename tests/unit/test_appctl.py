@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 
 class FakeVswitchd:

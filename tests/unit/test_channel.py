@@ -33,7 +33,7 @@ from ovs_l2pop.backends.openvswitch.rows import (
     groups_in,
 )
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 COOKIE = 0x6C32706F70
 TIMEOUT = 3.0

@@ -13,7 +13,7 @@ from ovs_l2pop.backends.openvswitch.codec import LIBRARIES, Codec
 from ovs_l2pop.backends.openvswitch.pipeline import Pipeline
 from ovs_l2pop.backends.openvswitch.rows import flow_key
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps, encode
-from ovs_l2pop.errors import ConfigError
+from ovs_l2pop.core.errors import ConfigError
 
 Compiled = dict[str, tuple[Codec, Stamps]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ovs_l2pop.cli.compare import Progress
+from l2pop_lab.cli.compare import Progress
 from ovs_l2pop.cli.main import main
 
 LATE = ("jinja2", "matplotlib", "numpy")
@@ -19,17 +19,17 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["cli.compare", "cli.agent", "compare.run", "compare.results", "compare.words"],
+    ["cli.compare", "compare.run", "compare.results", "compare.words"],
 )
 def test_the_reports_libraries_are_loaded_by_nobody_else(module: str) -> None:
-    done = run(f"import sys, ovs_l2pop.{module}; print([n for n in {LATE!r} if n in sys.modules])")
+    done = run(f"import sys, l2pop_lab.{module}; print([n for n in {LATE!r} if n in sys.modules])")
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 @pytest.mark.parametrize("module", ["streams", "results", "words"])
 def test_what_is_pure_does_nothing_to_the_system(module: str) -> None:
     done = run(
-        f"import sys, ovs_l2pop.compare.{module};"
+        f"import sys, l2pop_lab.compare.{module};"
         "print([n for n in ('subprocess', 'socket', 'threading') if n in sys.modules])"
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
@@ -53,7 +53,7 @@ def test_a_missing_library_is_told_of_before_any_work(library: str, tmp_path: Pa
 
 
 def test_without_a_report_the_libraries_are_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ovs_l2pop.cli.compare.find_spec", lambda name: None)
+    monkeypatch.setattr("l2pop_lab.cli.compare.find_spec", lambda name: None)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert main(["compare"]) == 1
 

@@ -3,8 +3,8 @@
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
-from ovs_l2pop.lab import craft
-from ovs_l2pop.lab.frames import BROADCAST, decode
+from l2pop_lab.topology import craft
+from l2pop_lab.topology.frames import BROADCAST, decode
 
 MAC = "fa:16:3e:00:00:01"
 

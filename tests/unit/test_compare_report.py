@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from compare_builders import RESULTS, busy, figure
 
-from ovs_l2pop.compare.plots import plots
-from ovs_l2pop.compare.report import html
-from ovs_l2pop.compare.results import Cell, Outcome, Results
+from l2pop_lab.compare.plots import plots
+from l2pop_lab.compare.report import html
+from l2pop_lab.compare.results import Cell, Outcome, Results
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & {{ 7 * 7 }}"
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -5,7 +5,7 @@ import json
 import pytest
 from compare_builders import FEATURES, FIGURES, RESULTS, figure, taken
 
-from ovs_l2pop.compare.results import Better, Outcome, as_json, from_json
+from l2pop_lab.compare.results import Better, Outcome, as_json, from_json
 
 
 def test_there_and_back() -> None:

@@ -2,12 +2,12 @@
 
 from typing import cast
 
-from ovs_l2pop.compare.measurements import steps
-from ovs_l2pop.compare.results import Figure, Outcome
-from ovs_l2pop.compare.run import _measure
-from ovs_l2pop.compare.sides import CompareError, Side
-from ovs_l2pop.compare.steps import PROGRAMMING, TRAFFIC, Context, Kind, Readings, Step
-from ovs_l2pop.compare.streams import QUICK, Sizes
+from l2pop_lab.compare.measurements import steps
+from l2pop_lab.compare.results import Figure, Outcome
+from l2pop_lab.compare.run import _measure
+from l2pop_lab.compare.sides import CompareError, Side
+from l2pop_lab.compare.steps import PROGRAMMING, TRAFFIC, Context, Kind, Readings, Step
+from l2pop_lab.compare.streams import QUICK, Sizes
 
 
 class FakeSide:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ovs_l2pop.compare.streams import (
+from l2pop_lab.compare.streams import (
     BLUE,
     GENEVE,
     GRE,
@@ -22,8 +22,8 @@ from ovs_l2pop.compare.streams import (
     small,
     small_networks,
 )
-from ovs_l2pop.errors import L2popError
-from ovs_l2pop.messages import FLOODING_MAC, Parser
+from ovs_l2pop.core.errors import L2popError
+from ovs_l2pop.core.messages import FLOODING_MAC, Parser
 
 SIZES = Sizes(entries=3000, networks=7, vteps=30)
 

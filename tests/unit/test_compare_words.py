@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from compare_builders import FIGURES, RESULTS, busy, feature, figure, taken
 
-from ovs_l2pop.compare.results import Figure, Outcome, Results
-from ovs_l2pop.compare.words import cautions, groups, measured, number, opening, text
+from l2pop_lab.compare.results import Figure, Outcome, Results
+from l2pop_lab.compare.words import cautions, groups, measured, number, opening, text
 
 
 def only(*figures: Figure) -> Results:

@@ -34,9 +34,9 @@ from waiting import eventually
 
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.agent.control import ControlServer
-from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.errors import ConfigError, ControlError
+from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.core.errors import ConfigError, ControlError
 
 AT_A = add(N, A, FLOODING, [MAC1, IP1])
 

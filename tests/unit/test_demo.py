@@ -18,9 +18,9 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet
 
-from ovs_l2pop.demo import report
-from ovs_l2pop.demo.feed import Delivery, announcements, flooding_only
-from ovs_l2pop.demo.layout import (
+from l2pop_lab.demo import report
+from l2pop_lab.demo.feed import Delivery, announcements, flooding_only
+from l2pop_lab.demo.layout import (
     FEWEST_HOSTS,
     LINUX_BRIDGE,
     MOST_HOSTS,
@@ -29,7 +29,7 @@ from ovs_l2pop.demo.layout import (
     Member,
     make_layout,
 )
-from ovs_l2pop.demo.observe import (
+from l2pop_lab.demo.observe import (
     SWITCH,
     Broadcast,
     Question,
@@ -41,7 +41,7 @@ from ovs_l2pop.demo.observe import (
     questions,
     underlay,
 )
-from ovs_l2pop.demo.results import (
+from l2pop_lab.demo.results import (
     Drift,
     Isolation,
     Ping,
@@ -51,9 +51,9 @@ from ovs_l2pop.demo.results import (
     promises,
     summary,
 )
-from ovs_l2pop.errors import L2popError
-from ovs_l2pop.lab.frames import BROADCAST, decode
-from ovs_l2pop.messages import AddEntries, Attachment, Parser
+from l2pop_lab.topology.frames import BROADCAST, decode
+from ovs_l2pop.core.errors import L2popError
+from ovs_l2pop.core.messages import AddEntries, Attachment, Parser
 
 LAYOUT = make_layout(3)
 BLUE1, BLUE2, BLUE3, GREEN1, GREEN2, GREEN3 = LAYOUT.members

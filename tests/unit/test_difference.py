@@ -4,8 +4,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ovs_l2pop.difference import Difference, Row
-from ovs_l2pop.table import Key
+from ovs_l2pop.core.difference import Difference, Row
+from ovs_l2pop.core.table import Key
 
 
 def key(number: int) -> Key:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from fake_backend import FakeBackend
 
-from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.messages import Attachment, Segment
-from ovs_l2pop.neutron.agent import follower
-from ovs_l2pop.neutron.agent.follower import Follower
-from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, OldServerError, PortState
+from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.core.messages import Attachment, Segment
+from ovs_l2pop.sync import follower
+from ovs_l2pop.sync.follower import Follower
+from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, OldServerError, PortState
 
 NET = "11111111-2222-3333-4444-555555555555"
 OTHER = "22222222-2222-3333-4444-555555555555"

@@ -16,7 +16,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, GRE, Dot1AD, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 
-from ovs_l2pop.lab.frames import BROADCAST, Arp, ArpOperation, Neighbour, NeighbourType, decode
+from l2pop_lab.topology.frames import BROADCAST, Arp, ArpOperation, Neighbour, NeighbourType, decode
 
 MAC1 = "fa:16:3e:00:00:01"
 MAC2 = "fa:16:3e:00:00:02"

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 from builders import IP1, MAC1, A, B, N
 
-from ovs_l2pop.backends import Batch
+from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge import backend as module
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.options import Range, Settings
@@ -23,8 +23,8 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     mac_attribute,
 )
 from ovs_l2pop.backends.linuxbridge.underlay import Underlay
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment, Segment
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import Attachment, Segment
 
 UNDERLAY = Underlay(2, "eth1", 1500, "eth1")
 GROUPS = (Range(ip_network("239.1.0.0/16"), 1, 2**24 - 1),)

@@ -18,7 +18,7 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     string,
     text,
 )
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 ACK = 0x4
 Request = tuple[int, int, int, bytes]  #: type, flags, sequence, body

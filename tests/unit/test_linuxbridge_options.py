@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ovs_l2pop import config
 from ovs_l2pop.backends.linuxbridge.options import Range, Settings, list_opts
-from ovs_l2pop.errors import ConfigError
+from ovs_l2pop.core.errors import ConfigError
 
 Make = Callable[..., Settings]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ovs_l2pop.backends.linuxbridge import rows
 from ovs_l2pop.backends.linuxbridge.render import Plan, Renderer
 from ovs_l2pop.backends.linuxbridge.rows import Flood, Neighbour, Tunnel, Unicast
-from ovs_l2pop.messages import Attachment, Segment
-from ovs_l2pop.table import (
+from ovs_l2pop.core.messages import Attachment, Segment
+from ovs_l2pop.core.table import (
     FloodFact,
     LocalFact,
     NeighbourFact,

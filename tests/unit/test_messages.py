@@ -31,8 +31,8 @@ from builders import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ovs_l2pop import messages
-from ovs_l2pop.messages import (
+from ovs_l2pop.core import messages
+from ovs_l2pop.core.messages import (
     AddEntries,
     Attachment,
     Change,

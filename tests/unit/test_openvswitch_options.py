@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ovs_l2pop import config
-from ovs_l2pop.errors import ConfigError
+from ovs_l2pop.core.errors import ConfigError
 
 
 def load(tmp_path: Path, **options: str) -> None:

@@ -27,11 +27,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ovs_l2pop.difference import Row
-from ovs_l2pop.messages import Attachment, Segment
-from ovs_l2pop.orphans import SETTLE, Found, Hearing, Orphans, Scope
-from ovs_l2pop.reconciler import Reconciler
-from ovs_l2pop.table import FloodFact, ForwardingTable, NetworkFact
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.messages import Attachment, Segment
+from ovs_l2pop.core.orphans import SETTLE, Found, Hearing, Orphans, Scope
+from ovs_l2pop.core.reconciler import Reconciler
+from ovs_l2pop.core.table import FloodFact, ForwardingTable, NetworkFact
 
 BOTH = [attach(N), attach(M, 6, 1002)]
 IN_N = [add(N, A, FLOODING, [MAC1, IP1]), add(N, B, FLOODING, [MAC2, IP2])]

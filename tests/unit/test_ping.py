@@ -2,8 +2,8 @@
 
 import pytest
 
-from ovs_l2pop.lab.errors import LabError
-from ovs_l2pop.lab.ping import PingResult, parse
+from l2pop_lab.errors import LabError
+from l2pop_lab.topology.ping import PingResult, parse
 
 HEAD = "PING 10.0.0.2 (10.0.0.2) 56(84) bytes of data.\n"
 

@@ -19,7 +19,7 @@ from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.pipeline import PARAM_SIZES, Pipeline
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps, encode
-from ovs_l2pop.errors import PipelineError
+from ovs_l2pop.core.errors import PipelineError
 
 GOLDEN = Path(__file__).parent / "golden" / "pipeline.txt"
 

@@ -27,11 +27,11 @@ OPENVSWITCH = "ovs_l2pop.backends.openvswitch"
 
 #: Module → what of WATCHED it may import all the same.
 PURE = {
-    "ovs_l2pop.messages": set[str](),
-    "ovs_l2pop.table": set[str](),
-    "ovs_l2pop.difference": set[str](),
-    "ovs_l2pop.reconciler": set[str](),
-    "ovs_l2pop.errors": set[str](),
+    "ovs_l2pop.core.messages": set[str](),
+    "ovs_l2pop.core.table": set[str](),
+    "ovs_l2pop.core.difference": set[str](),
+    "ovs_l2pop.core.reconciler": set[str](),
+    "ovs_l2pop.core.errors": set[str](),
     f"{OPENVSWITCH}.pipeline": {"yaml", "threading"},  # importlib.resources needs threading
     f"{OPENVSWITCH}.rows": set[str](),
     f"{OPENVSWITCH}.stamps": {"yaml", "threading", "logging"},
@@ -63,7 +63,7 @@ def test_module_is_pure(module: str) -> None:
 
 @pytest.mark.parametrize("module", ["messages", "table", "difference", "reconciler"])
 def test_what_is_shared_knows_no_backend(module: str) -> None:
-    run = [sys.executable, "-c", SCRIPT, f"ovs_l2pop.{module}"]
+    run = [sys.executable, "-c", SCRIPT, f"ovs_l2pop.core.{module}"]
     loaded = json.loads(subprocess.run(run, check=True, capture_output=True).stdout)
     ours = {name for name in loaded if name.startswith("ovs_l2pop.")}
     assert not [name for name in ours if name.startswith((OPENVSWITCH, "ovs_l2pop.agent"))]

@@ -26,12 +26,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ovs_l2pop import reconciler as module
-from ovs_l2pop.backends import Batch
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.reconciler import Drift, Reconciler
-from ovs_l2pop.table import ForwardingTable
+from ovs_l2pop.backends.interface import Batch
+from ovs_l2pop.core import reconciler as module
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.reconciler import Drift, Reconciler
+from ovs_l2pop.core.table import ForwardingTable
 
 AT_A = add(N, A, FLOODING, [MAC1, IP1])
 

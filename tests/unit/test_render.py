@@ -18,8 +18,15 @@ from ovs_l2pop.backends.openvswitch.render import (
 )
 from ovs_l2pop.backends.openvswitch.rows import Group, TunnelPort, flow_key
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, RECIRCULATE_GROUP, Stamps
-from ovs_l2pop.messages import Attachment, Segment
-from ovs_l2pop.table import FloodFact, LocalFact, NeighbourFact, NetworkFact, UnicastFact, VtepFact
+from ovs_l2pop.core.messages import Attachment, Segment
+from ovs_l2pop.core.table import (
+    FloodFact,
+    LocalFact,
+    NeighbourFact,
+    NetworkFact,
+    UnicastFact,
+    VtepFact,
+)
 
 NETWORK = "11111111-1111-4111-8111-111111111111"
 HERE = Attachment(NETWORK, Segment("vxlan", 1001), 5)

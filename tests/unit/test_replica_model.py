@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Segment
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, PortState, Update
-from ovs_l2pop.neutron.replica import Claim, Message, Replica
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, PortState, Update
+from ovs_l2pop.sync.replica import Claim, Message, Replica
 
 NET = "11111111-2222-3333-4444-555555555555"
 SEGMENT = Segment("vxlan", 1001)

@@ -10,11 +10,11 @@ from fake_backend import FakeBackend
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.flaps import MOVES, PERIOD, Flaps
-from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Entry, Parser, Refusal
-from ovs_l2pop.table import ForwardingTable, Limits
+from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.core.flaps import MOVES, PERIOD, Flaps
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Entry, Parser, Refusal
+from ovs_l2pop.core.table import ForwardingTable, Limits
 
 
 def numbered(message: Message, revision: Any) -> Message:

@@ -19,7 +19,7 @@ from ovs_l2pop.backends.openvswitch.rows import (
     flows_in,
     groups_in,
 )
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 COOKIE = 0x6C32706F70
 ANY_MATCH = bytes.fromhex("0001000400000000")

@@ -1,6 +1,6 @@
 """The daemon on RPC, with oslo.messaging's transport in memory and a Neutron server of our own."""
 
-import ovs_l2pop.neutron.daemon  # noqa: F401, I001 - it has oslo.messaging take native threads
+import ovs_l2pop.daemon  # noqa: F401, I001 - it has oslo.messaging take native threads
 
 import json
 import logging
@@ -20,14 +20,14 @@ from oslo_config import cfg
 from oslo_messaging.rpc.dispatcher import UnsupportedVersion
 
 from ovs_l2pop import config
-from ovs_l2pop.agent.service import Agent
+from ovs_l2pop.agent.worker import Agent
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.errors import ConfigError
-from ovs_l2pop.messages import Segment
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.daemon import listener, presence, rpc, upstream
-from ovs_l2pop.neutron.daemon.listener import Listener
-from ovs_l2pop.neutron.protocol import Answer, Chunk, PortState, Update
+from ovs_l2pop.core.errors import ConfigError
+from ovs_l2pop.core.messages import Segment
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.daemon import listener, presence, rpc, upstream
+from ovs_l2pop.daemon.listener import Listener
+from ovs_l2pop.sync.protocol import Answer, Chunk, PortState, Update
 
 N, M = "11111111-2222-4333-8444-555555555555", "22222222-2222-4333-8444-555555555555"
 OWN, A, B = "192.0.2.1", "192.0.2.2", "192.0.2.3"
@@ -430,7 +430,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 def test_native_threads_and_nothing_on_stderr() -> None:
     done = run("""
 import sys
-import ovs_l2pop.neutron.daemon.listener
+import ovs_l2pop.daemon.listener
 import oslo_messaging._drivers.impl_rabbit
 assert "oslo_service.backend._eventlet" not in sys.modules
 if patcher := sys.modules.get("eventlet.patcher"):
@@ -447,7 +447,7 @@ def test_without_a_broker_the_library_is_not_imported(tmp_path: Path) -> None:
 import sys
 from ovs_l2pop import config
 from ovs_l2pop.cli.agent import _listener
-import ovs_l2pop.agent.service, ovs_l2pop.backends.openvswitch.backend
+import ovs_l2pop.agent.worker, ovs_l2pop.backends.openvswitch.backend
 arguments = ["--config-file={path}"]
 assert _listener(config.load(arguments), arguments, None) is None
 assert not [name for name in sys.modules if name.startswith(("oslo_messaging", "kombu"))]

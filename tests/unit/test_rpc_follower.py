@@ -10,11 +10,11 @@ import pytest
 from builders import FLOODING, IP1, IP2, MAC1, MAC2, Message, add, attach, detach
 from fake_backend import FakeBackend
 
-from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.messages import Segment
-from ovs_l2pop.neutron.agent.follower import Follower
-from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, PortState
+from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.core.messages import Segment
+from ovs_l2pop.sync.follower import Follower
+from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, PortState
 
 N, M = "11111111-2222-4333-8444-555555555555", "22222222-2222-4333-8444-555555555555"
 OWN, A, B = "192.0.2.1", "192.0.2.2", "192.0.2.3"

@@ -7,11 +7,11 @@ from builders import MAC1, MAC2, N, tell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Segment
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.protocol import Answer, Chunk, PortState, Update
-from ovs_l2pop.neutron.replica import Message, Replica
-from ovs_l2pop.table import ForwardingTable
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.core.table import ForwardingTable
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.sync.protocol import Answer, Chunk, PortState, Update
+from ovs_l2pop.sync.replica import Message, Replica
 
 SEGMENT = Segment("vxlan", 1001)
 OWN, A, B = "192.0.2.1", "192.0.2.2", "192.0.2.3"

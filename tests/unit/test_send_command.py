@@ -10,7 +10,7 @@ import pytest
 
 from ovs_l2pop.cli import sending
 from ovs_l2pop.cli.main import main
-from ovs_l2pop.errors import ControlError
+from ovs_l2pop.core.errors import ControlError
 
 Sent = list[tuple[str, bytes]]
 

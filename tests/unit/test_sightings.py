@@ -4,9 +4,9 @@ import pytest
 
 from ovs_l2pop.backends.openvswitch import sightings
 from ovs_l2pop.backends.openvswitch.sightings import Sightings
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment, Segment
-from ovs_l2pop.table import Fact, LocalFact, UnicastFact
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import Attachment, Segment
+from ovs_l2pop.core.table import Fact, LocalFact, UnicastFact
 
 HERE = Attachment("11111111-1111-4111-8111-111111111111", Segment("vxlan", 1001), 5)
 FAR, NEAR, UNKNOWN = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))

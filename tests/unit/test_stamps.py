@@ -14,7 +14,7 @@ from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.rows import add_flows, flow_key
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamp, Stamps, encode
-from ovs_l2pop.errors import PipelineError
+from ovs_l2pop.core.errors import PipelineError
 
 COOKIE = 0x6C32706F70
 PIPELINE = pipeline.load(resources.flows())

@@ -13,7 +13,7 @@ import pytest
 
 from ovs_l2pop.agent import store as module
 from ovs_l2pop.agent.store import FILE_NAME, Store
-from ovs_l2pop.errors import ConfigError
+from ovs_l2pop.core.errors import ConfigError
 
 HEAD = b'{"method":"table_format","format":1}\n'
 

@@ -38,8 +38,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ovs_l2pop.messages import Attachment, Entry, Segment
-from ovs_l2pop.table import (
+from ovs_l2pop.core.messages import Attachment, Entry, Segment
+from ovs_l2pop.core.table import (
     FloodFact,
     ForwardingTable,
     LocalFact,

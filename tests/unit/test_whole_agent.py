@@ -16,13 +16,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment, Segment
-from ovs_l2pop.neutron.agent.follower import Follower
-from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, PortState, Update
+from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import Attachment, Segment
+from ovs_l2pop.sync.follower import Follower
+from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, PortState, Update
 
 OWN, VTEPS = "10.0.0.9", ["10.0.0.1", "10.0.0.2", "10.0.0.9"]
 NETS = [f"{number}1111111-2222-3333-4444-555555555555" for number in range(2)]

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from ovs_l2pop.backends import Batch, Health, RenumberedError, RowText
+from ovs_l2pop.backends.interface import Batch, Health, RenumberedError, RowText
 from ovs_l2pop.backends.linuxbridge import entries, links, probe, underlay
 from ovs_l2pop.backends.linuxbridge.devices import Devices
 from ovs_l2pop.backends.linuxbridge.guard import Filter
@@ -34,11 +34,11 @@ from ovs_l2pop.backends.linuxbridge.rows import (
 )
 from ovs_l2pop.backends.linuxbridge.underlay import Underlay
 from ovs_l2pop.backends.linuxbridge.writing import Write
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import Attachment
-from ovs_l2pop.orphans import Found, Scope
-from ovs_l2pop.table import Fact
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import Attachment
+from ovs_l2pop.core.orphans import Found, Scope
+from ovs_l2pop.core.table import Fact
 
 LOG = logging.getLogger(__name__)
 

@@ -45,8 +45,8 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     text,
 )
 from ovs_l2pop.backends.linuxbridge.rows import Closed, Guard, GuardRow, Member
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
 
 TABLE = "ovs-l2pop"
 """The table's name."""

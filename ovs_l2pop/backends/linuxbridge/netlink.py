@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 #: Messages in one packet; with more, nothing gets faster.
 _PER_PACKET = 64

@@ -23,7 +23,7 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     messages_in,
     string,
 )
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 #: RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_TC; NFNLGRP_NFTABLES
 _GROUPS = {ROUTE: (1, 3, 4), NETFILTER: (7,)}

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from oslo_config import cfg
 
-from ovs_l2pop.errors import ConfigError
-from ovs_l2pop.messages import MAX_SEGMENT_ID
+from ovs_l2pop.core.errors import ConfigError
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 
 VXLAN_OPTS = [
     cfg.BoolOpt(

@@ -28,7 +28,7 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     address_attribute,
     mac_attribute,
 )
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 LOG = logging.getLogger(__name__)
 

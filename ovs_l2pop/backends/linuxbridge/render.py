@@ -16,8 +16,8 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     tunnel_name,
     vtep_attribute,
 )
-from ovs_l2pop.messages import Attachment
-from ovs_l2pop.table import (
+from ovs_l2pop.core.messages import Attachment
+from ovs_l2pop.core.table import (
     Fact,
     FloodFact,
     LocalFact,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ovs_l2pop.backends.linuxbridge import links
 from ovs_l2pop.backends.linuxbridge.links import Link
 from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink, attribute, attributes
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 _GETADDR, _GETROUTE = 22, 26
 _AF_INET, _AF_INET6 = 2, 10

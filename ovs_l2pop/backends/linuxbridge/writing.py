@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ovs_l2pop.backends import Batch
+from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge import entries, links
 from ovs_l2pop.backends.linuxbridge.devices import Devices, RefusedError
 from ovs_l2pop.backends.linuxbridge.guard import Filter
@@ -28,8 +28,8 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     Tunnel,
     Unicast,
 )
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
 
 Entry = Flood | Unicast | Neighbour
 _Key = tuple[str, bytes]

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 
 class Appctl:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ovs_l2pop import resources
-from ovs_l2pop.backends import Batch, Health, RenumberedError, RowText
+from ovs_l2pop.backends.interface import Batch, Health, RenumberedError, RowText
 from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
@@ -34,11 +34,11 @@ from ovs_l2pop.backends.openvswitch.rows import (
 from ovs_l2pop.backends.openvswitch.sightings import Sightings, Where
 from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, RECIRCULATE_GROUP, Stamps
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import MAX_SEGMENT_ID, Attachment, Segment
-from ovs_l2pop.orphans import Found, Scope
-from ovs_l2pop.table import Fact
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID, Attachment, Segment
+from ovs_l2pop.core.orphans import Found, Scope
+from ovs_l2pop.core.table import Fact
 
 LOG = logging.getLogger(__name__)
 

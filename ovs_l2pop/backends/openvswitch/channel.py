@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
 from ovs_l2pop.backends.openvswitch.transport import HEADER, Received, Transport
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 _ERROR, _EXPERIMENTER = 1, 4
 _MULTIPART_REQUEST, _MULTIPART_REPLY = 18, 19

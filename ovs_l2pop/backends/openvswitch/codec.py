@@ -12,7 +12,7 @@ from typing import Any
 
 from ovs_l2pop.backends.openvswitch.pipeline import Bucket, FlowTemplate, GroupTemplate, Pipeline
 from ovs_l2pop.backends.openvswitch.rows import flow_key
-from ovs_l2pop.errors import ConfigError, PipelineError
+from ovs_l2pop.core.errors import ConfigError, PipelineError
 
 LOG = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from os_ken.controller.handler import MAIN_DISPATCHER, set_ev_cls
 
 from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
 from ovs_l2pop.backends.openvswitch.transport import HEADER, Received
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 
 class DatapathTransport:

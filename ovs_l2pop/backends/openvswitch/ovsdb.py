@@ -36,8 +36,8 @@ from ovs_l2pop.backends.openvswitch.ovsdb_copy import (
     wanted_datapath_type,
 )
 from ovs_l2pop.backends.openvswitch.rows import Bridges, Oddities, TunnelPort, Wiring
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
 
 #: Seconds for a connection and for the handshake with vswitchd.
 _CONNECT_TIMEOUT = 10.0

@@ -21,9 +21,9 @@ from ovs_l2pop.backends.openvswitch.ovsdb_copy import (
 )
 from ovs_l2pop.backends.openvswitch.render import tunnel_name
 from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, Bridges, TunnelPort
-from ovs_l2pop.difference import Row
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.messages import MAX_SEGMENT_ID
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 
 LOG = logging.getLogger(__name__)
 

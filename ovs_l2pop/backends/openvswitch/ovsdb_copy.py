@@ -12,7 +12,7 @@ with warnings.catch_warnings():
 
 from ovs_l2pop.backends.openvswitch import columns
 from ovs_l2pop.backends.openvswitch.rows import TUNNEL_PATCH, Bridges, Oddities, TunnelPort
-from ovs_l2pop.messages import MAX_SEGMENT_ID
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 
 #: In ``external_ids`` of a port of ours: "tunnel" or "patch".
 OWNER_KEY = "ovs-l2pop"

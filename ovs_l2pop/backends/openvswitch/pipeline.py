@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import yaml
 
-from ovs_l2pop.errors import PipelineError
+from ovs_l2pop.core.errors import PipelineError
 
 #: Parameter type → bytes that a value takes in a flow.
 PARAM_SIZES = {

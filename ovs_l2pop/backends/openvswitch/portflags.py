@@ -16,7 +16,7 @@ from ovs_l2pop.backends.openvswitch.transport import (
     Received,
     VersionError,
 )
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 #: OFPPC_*, as ovs-ofctl names them.
 _NAMES = {

@@ -13,9 +13,9 @@ from ovs_l2pop.backends.openvswitch.stamps import (
     Stamps,
     encode,
 )
-from ovs_l2pop.errors import PipelineError
-from ovs_l2pop.messages import MAX_LOCAL_VLAN, Attachment, Segment
-from ovs_l2pop.table import Fact, FloodFact, LocalFact, NeighbourFact, UnicastFact, VtepFact
+from ovs_l2pop.core.errors import PipelineError
+from ovs_l2pop.core.messages import MAX_LOCAL_VLAN, Attachment, Segment
+from ovs_l2pop.core.table import Fact, FloodFact, LocalFact, NeighbourFact, UnicastFact, VtepFact
 
 #: VTEPs that one pass through the tables may copy a frame to. All copies are one action list of
 #: the datapath, which ends at 780 VXLAN copies in OVS 3.1 (64 KiB) and at 585 in a kernel

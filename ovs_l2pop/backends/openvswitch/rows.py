@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 #: (column, its value as text) of a row in OVSDB.
 Oddities = tuple[tuple[str, str], ...]

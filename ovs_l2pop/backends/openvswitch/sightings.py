@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
-from ovs_l2pop.errors import BackendError
-from ovs_l2pop.table import Fact, LocalFact, UnicastFact
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.table import Fact, LocalFact, UnicastFact
 
 #: Seconds from one look to the next.
 _PERIOD = 1.0

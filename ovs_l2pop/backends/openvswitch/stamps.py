@@ -25,7 +25,7 @@ from ovs_l2pop.backends.openvswitch.pipeline import (
     Table,
 )
 from ovs_l2pop.backends.openvswitch.rows import flow_key
-from ovs_l2pop.errors import PipelineError
+from ovs_l2pop.core.errors import PipelineError
 
 _ROW_HEAD = struct.Struct("!BH")
 _APPLY_ACTIONS = struct.Struct("!HHxxxx")

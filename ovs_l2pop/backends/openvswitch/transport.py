@@ -13,7 +13,7 @@ import time
 from typing import Protocol
 
 from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
-from ovs_l2pop.errors import BackendError
+from ovs_l2pop.core.errors import BackendError
 
 #: version, type, length, xid (openflow-spec-v1.3 7.1)
 HEADER = struct.Struct("!BBHI")

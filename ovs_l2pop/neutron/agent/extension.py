@@ -20,20 +20,19 @@ from oslo_log import log as logging
 
 from ovs_l2pop.agent.addresses import HostAddresses
 from ovs_l2pop.agent.control import ControlServer
-from ovs_l2pop.agent.service import Agent
 from ovs_l2pop.agent.store import Store
+from ovs_l2pop.agent.worker import Agent
 from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
 from ovs_l2pop.backends.openvswitch.datapath import DatapathTransport
 from ovs_l2pop.backends.openvswitch.rows import Bridges
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
 from ovs_l2pop.config import limits
-from ovs_l2pop.errors import BackendError, ConfigError
-from ovs_l2pop.messages import MAX_SEGMENT_ID, Attachment, Segment
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.agent import endpoint
-from ovs_l2pop.neutron.agent.endpoint import Updates
-from ovs_l2pop.neutron.agent.follower import SYNC_TIMEOUT, Follower
+from ovs_l2pop.core.errors import BackendError, ConfigError
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID, Attachment, Segment
 from ovs_l2pop.neutron.agent.options import OPTS
+from ovs_l2pop.sync import endpoint, protocol
+from ovs_l2pop.sync.endpoint import Updates
+from ovs_l2pop.sync.follower import SYNC_TIMEOUT, Follower
 
 LOG = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ovs_l2pop.neutron.protocol import EXTENSION
+from ovs_l2pop.sync.protocol import EXTENSION
 
 
 class Language(enum.Enum):
     """What a host is to be told entries in."""
 
     UPSTREAM = "upstream's l2population messages"
-    OURS = "ovs_l2pop.neutron.protocol"
+    OURS = "ovs_l2pop.sync.protocol"
     NONE = "nothing: its agent makes its tunnels by itself"
 
 

@@ -21,8 +21,7 @@ from neutron_lib.plugins.ml2 import api
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from ovs_l2pop.messages import MAX_SEGMENT_ID, Segment
-from ovs_l2pop.neutron import protocol
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID, Segment
 from ovs_l2pop.neutron.server import agents, queries, wiring
 from ovs_l2pop.neutron.server.decisions import ACTIVE, BUILD, Kind, Step, View, decide
 from ovs_l2pop.neutron.server.liveness import Liveness
@@ -33,6 +32,7 @@ from ovs_l2pop.neutron.server.publisher import Publisher
 from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.segments import NetworkSegment
 from ovs_l2pop.neutron.server.sync import Gallery, SyncEndpoint
+from ovs_l2pop.sync import protocol
 
 LOG = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from neutron.plugins.ml2.drivers.l2pop import rpc as l2pop_rpc
 from neutron_lib import context as n_context
 from neutron_lib import rpc as n_rpc
 
-from ovs_l2pop.neutron import protocol
 from ovs_l2pop.neutron.server.upstream import Fdb
+from ovs_l2pop.sync import protocol
 
 
 class Notifier:

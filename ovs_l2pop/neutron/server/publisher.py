@@ -19,9 +19,7 @@ from dataclasses import dataclass, replace
 
 from oslo_log import log as logging
 
-from ovs_l2pop.messages import MAX_SEGMENT_ID
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.protocol import PortState, key_of
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 from ovs_l2pop.neutron.server import agents, queries, states, upstream
 from ovs_l2pop.neutron.server.agents import Agent, Language
 from ovs_l2pop.neutron.server.decisions import (
@@ -40,6 +38,8 @@ from ovs_l2pop.neutron.server.queries import Located
 from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.segments import NetworkSegment
 from ovs_l2pop.neutron.server.upstream import FLOODING, Pair
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.sync.protocol import PortState, key_of
 
 LOG = logging.getLogger(__name__)
 

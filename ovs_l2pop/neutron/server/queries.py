@@ -30,11 +30,11 @@ from neutron_lib.db import standard_attr
 from oslo_utils import timeutils
 from sqlalchemy import orm
 
-from ovs_l2pop.messages import Segment
-from ovs_l2pop.neutron.protocol import EXTENSION
+from ovs_l2pop.core.messages import Segment
 from ovs_l2pop.neutron.server.agents import AgentRow
 from ovs_l2pop.neutron.server.decisions import ACTIVE, BUILD, Kind
 from ovs_l2pop.neutron.server.segments import NetworkSegment
+from ovs_l2pop.sync.protocol import EXTENSION
 
 #: Owners of ports of HA routers: the first of no others, the second of ordinary ones, too.
 _HA_OWNERS = (n_const.DEVICE_OWNER_HA_REPLICATED_INT, n_const.DEVICE_OWNER_ROUTER_SNAT)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ovs_l2pop.messages import Segment
+from ovs_l2pop.core.messages import Segment
 
 
 class NetworkSegment(NamedTuple):

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from ovs_l2pop.neutron.protocol import PortState, key_of
 from ovs_l2pop.neutron.server.agents import Agent
 from ovs_l2pop.neutron.server.decisions import Kind
 from ovs_l2pop.neutron.server.queries import Located
+from ovs_l2pop.sync.protocol import PortState, key_of
 
 
 def key(place: Located) -> str:

@@ -1,4 +1,4 @@
-"""Agents of ours ask: is this all? (``sync`` of :mod:`ovs_l2pop.neutron.protocol`)"""
+"""Agents of ours ask: is this all? (``sync`` of :mod:`ovs_l2pop.sync.protocol`)"""
 
 import bisect
 import threading
@@ -11,13 +11,13 @@ from typing import Any
 import oslo_messaging
 from oslo_log import log as logging
 
-from ovs_l2pop.messages import MAX_SEGMENT_ID, Segment, quote
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.protocol import Answer, Chunk, Cursor, PortState
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID, Segment, quote
 from ovs_l2pop.neutron.server import queries, states
 from ovs_l2pop.neutron.server.liveness import Liveness
 from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.segments import NetworkSegment
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, PortState
 
 LOG = logging.getLogger(__name__)
 

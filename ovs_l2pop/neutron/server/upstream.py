@@ -1,4 +1,4 @@
-"""Upstream's messages, as ``ovs_l2pop.messages`` describes them. Pure.
+"""Upstream's messages, as ``ovs_l2pop.core.messages`` describes them. Pure.
 
 Pairs are tuples here: they compare equal to Neutron's ``FLOODING_ENTRY`` and ``PortInfo``, and
 become lists on the wire.
@@ -7,7 +7,7 @@ become lists on the wire.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ovs_l2pop.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Segment
 
 Pair = tuple[str, str]
 Fdb = dict[str, Any]

@@ -1,4 +1,4 @@
-"""A small cloud on one machine: real Neutron on hosts of :class:`ovs_l2pop.lab.Lab`.
+"""A small cloud on one machine: real Neutron on hosts of :class:`l2pop_lab.topology.Lab`.
 
 ::
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from ovs_l2pop.lab import LabError
+from l2pop_lab.topology import LabError
 
 Resource = dict[str, Any]
 

@@ -2,10 +2,10 @@
 
 import socket
 
+from l2pop_lab.topology import namespaces
+from l2pop_lab.topology.place import Place
 from neutronlab.service import Service
 from neutronlab.waiting import wait_until
-from ovs_l2pop.lab import namespaces
-from ovs_l2pop.lab.place import Place
 
 PORT = 5672
 _SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Self
 
+from l2pop_lab.topology import Lab, LabError, namespaces
+from l2pop_lab.topology.running import Running
 from neutronlab import management
 from neutronlab.api import NeutronApi, Resource
 from neutronlab.control import ControlPlane
@@ -21,8 +23,6 @@ from neutronlab.node import AgentKind, Node
 from neutronlab.settings import Options
 from neutronlab.things import Instance, Network, Port
 from neutronlab.waiting import wait_until
-from ovs_l2pop.lab import Lab, LabError, namespaces
-from ovs_l2pop.lab.running import Running
 
 UPSTREAM = ("openvswitch", "l2population")
 OURS_DRIVERS = ("openvswitch", "ovs_l2pop")

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from l2pop_lab.topology.place import Place
 from neutronlab.api import NeutronApi
 from neutronlab.broker import Broker
 from neutronlab.database import Database, Template
@@ -14,7 +15,6 @@ from neutronlab.messages import Messages
 from neutronlab.service import Service
 from neutronlab.settings import Options, merged, write
 from neutronlab.waiting import wait_until
-from ovs_l2pop.lab.place import Place
 
 START_TIMEOUT = 90.0
 """Seconds; a start takes 6 on two idle cores."""

@@ -5,9 +5,9 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+from l2pop_lab.topology import AgentProcess, LabError
 from neutronlab.node import AgentKind, Node
 from neutronlab.things import Network
-from ovs_l2pop.lab import AgentProcess, LabError
 
 DAEMON = AgentKind("daemon", extensions=("ovs_l2pop",))
 

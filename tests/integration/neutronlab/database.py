@@ -4,12 +4,12 @@ import shutil
 import signal
 from pathlib import Path
 
+from l2pop_lab.topology import LabError
+from l2pop_lab.topology.place import Place, run
 from neutronlab.installation import Installation
 from neutronlab.service import Service
 from neutronlab.settings import write
 from neutronlab.waiting import wait_until
-from ovs_l2pop.lab import LabError
-from ovs_l2pop.lab.place import Place, run
 
 _SERVER_OPTIONS: dict[str, object] = {
     "skip-networking": 1,

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from ovs_l2pop.lab import Host
+from l2pop_lab.topology import Host
 
 UNICAST, ARP, FLOOD, ND = 20, 21, 22, 23
 TUNNEL_TYPES = ("vxlan", "gre", "geneve")

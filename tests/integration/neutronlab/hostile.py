@@ -19,9 +19,9 @@ from typing import Any
 import oslo_messaging
 from oslo_config import cfg
 
-from ovs_l2pop.messages import Segment
-from ovs_l2pop.neutron import protocol
-from ovs_l2pop.neutron.protocol import Answer, Chunk, PortState
+from ovs_l2pop.core.messages import Segment
+from ovs_l2pop.sync import protocol
+from ovs_l2pop.sync.protocol import Answer, Chunk, PortState
 
 #: Ports in a chunk; few, so that answers come in several.
 CHUNK = 7

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovs_l2pop.lab import LabError
+from l2pop_lab.topology import LabError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 

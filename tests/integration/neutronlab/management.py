@@ -1,7 +1,7 @@
 """The management network: a bridge beside the control plane that every host has a device to."""
 
-from ovs_l2pop.lab import Host, namespaces
-from ovs_l2pop.lab.place import Place
+from l2pop_lab.topology import Host, namespaces
+from l2pop_lab.topology.place import Place
 
 ADDRESS = "10.201.0.254"
 """Of the control plane; hosts are 10.201.0.1 and so on."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from l2pop_lab.topology import LabError
+from l2pop_lab.topology.place import Place
 from neutronlab import broker
 from neutronlab.installation import Installation
 from neutronlab.waiting import wait_until
-from ovs_l2pop.lab import LabError
-from ovs_l2pop.lab.place import Place
 
 UPSTREAM_TOPIC = "q-agent-notifier-l2population-update"
 _LISTENER = Path(__file__).with_name("listener.py")

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from l2pop_lab.topology import Host, LabError
+from l2pop_lab.topology.place import Place, run
 from neutronlab import forwarding, management
 from neutronlab.forwarding import Flow, Forwarding
 from neutronlab.installation import CHECKOUT, Installation
 from neutronlab.service import Service
 from neutronlab.settings import Options, merged, write
 from neutronlab.things import Network
-from ovs_l2pop.lab import Host, LabError
-from ovs_l2pop.lab.place import Place, run
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ovs_l2pop.lab import LabError
-from ovs_l2pop.lab.place import Place
-from ovs_l2pop.lab.processes import ProcessIdentity
+from l2pop_lab.topology import LabError
+from l2pop_lab.topology.place import Place
+from l2pop_lab.topology.processes import ProcessIdentity
 
 
 class Service:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ovs_l2pop.lab import Machine
+from l2pop_lab.topology import Machine
 
 if TYPE_CHECKING:
     from neutronlab.node import Node

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ovs_l2pop.lab import LabError
+from l2pop_lab.topology import LabError
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""The laboratory's commands: ``ovs-l2pop demo`` and ``ovs-l2pop compare``."""
