@@ -7,16 +7,17 @@ point in the group ``ovs_l2pop.backends``.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import L2popError
 from ovs_l2pop.core.messages import Attachment
 from ovs_l2pop.core.orphans import Found, Scope
 from ovs_l2pop.core.table import Fact
 
 
-class RenumberedError(Exception):
-    """The dataplane gave other handles than rows were rendered with: render them all anew."""
+class OutdatedRowsError(L2popError):
+    """The dataplane is another one than rows were rendered and read for: both anew, then write."""
 
 
 class Batch(NamedTuple):
@@ -49,6 +50,13 @@ class Backend(Protocol):
     Every method may raise :class:`ovs_l2pop.core.errors.BackendError` where the dataplane can't be
     reached; the caller then calls :meth:`connect` again, and rows must be read back.
     """
+
+    @classmethod
+    def from_config(cls, conf: Any) -> Self:
+        """Made from the options of ``conf``, of which each backend registers its own.
+
+        :raises ovs_l2pop.core.errors.ConfigError: names the option.
+        """
 
     def connect(self) -> None:
         """Reach the dataplane and make what every row needs. Changes nothing that is there."""
@@ -83,8 +91,8 @@ class Backend(Protocol):
     def base(self) -> tuple[Row, ...]:
         """Rows that are wanted whatever the table holds."""
 
-    def unused(self) -> frozenset[str]:
-        """Kinds of facts, as keys name them, that have no rows while connected."""
+    def unused(self) -> frozenset[type[Fact]]:
+        """Kinds of facts that have no rows while connected."""
 
     def render(self, fact: Fact) -> tuple[Row, ...]:
         """The rows that make a fact true. The same for equal facts while connected."""
@@ -100,7 +108,7 @@ class Backend(Protocol):
         batch, before anything is added.
 
         :returns: the rows that were refused, each with the reason.
-        :raises RenumberedError: rows must be rendered again and read back.
+        :raises OutdatedRowsError: rows must be rendered again and read back.
         """
 
     def scope(self, attachment: Attachment) -> Scope:

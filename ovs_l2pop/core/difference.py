@@ -10,6 +10,9 @@ from ovs_l2pop.core.table import Key
 
 Row = Hashable
 
+#: Who wants rows: a fact, or (None) the backend, whatever the table holds.
+Wanter = Key | None
+
 
 class Difference:
     """Keeps ``to_add`` and ``to_remove`` up to date while either side changes.
@@ -18,7 +21,7 @@ class Difference:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[Key, tuple[Row, ...]] = {}
+        self._rows: dict[Wanter, tuple[Row, ...]] = {}
         self._wanted: dict[Row, int] = {}
         self._installed: set[Row] = set()
         #: Rows wanted and not installed. Ordered, so that writes are reproducible.
@@ -34,18 +37,18 @@ class Difference:
     def installed(self) -> Collection[Row]:
         return self._installed
 
-    def __iter__(self) -> Iterator[Key]:
-        """Keys that have rows."""
+    def __iter__(self) -> Iterator[Wanter]:
+        """Those that have rows."""
         return iter(self._rows)
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: Wanter) -> bool:
         return key in self._rows
 
-    def rows(self, key: Key) -> tuple[Row, ...]:
+    def rows(self, key: Wanter) -> tuple[Row, ...]:
         """The rows that ``key`` wants."""
         return self._rows.get(key, ())
 
-    def want(self, key: Key, rows: tuple[Row, ...]) -> None:
+    def want(self, key: Wanter, rows: tuple[Row, ...]) -> None:
         """``key`` wants exactly these rows from now on."""
         before = self._rows.get(key, ())
         if rows == before:

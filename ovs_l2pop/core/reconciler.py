@@ -3,19 +3,25 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ovs_l2pop.backends.interface import Backend, Batch, RenumberedError, RowText
+from ovs_l2pop.backends.interface import Backend, Batch, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Difference, Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.orphans import Orphans
-from ovs_l2pop.core.table import Fact, FloodFact, ForwardingTable, Key, NetworkFact
-
-_BASE: Key = ("base", "", "")
+from ovs_l2pop.core.table import (
+    Fact,
+    FloodFact,
+    ForwardingTable,
+    Key,
+    NeighbourFact,
+    NetworkFact,
+    UnicastFact,
+)
 
 #: Kinds of facts of which there may be very many.
-_OF_ENTRIES = frozenset({"unicast", "neighbour"})
+_OF_ENTRIES = frozenset[type[Fact]]({UnicastFact, NeighbourFact})
 
 #: Kinds of facts that say how things are with a whole network, as far as it is known.
-_AS_KNOWN = ("network", "flood")
+_AS_KNOWN = (NetworkFact, FloodFact)
 
 #: Keys rendered before what they need is handed to the backend: small enough that the dataplane
 #: begins early, large enough that what a hand-over costs does not matter.
@@ -74,9 +80,9 @@ class Reconciler:
         elif self.orphans is not None and self._renumberings:
             # With other numbers they can't be made again as they were.
             self.difference.drop(self.orphans.missing(installed))
-        self.difference.want(_BASE, self._backend.base())
+        self.difference.want(None, self._backend.base())
         keys = dict.fromkeys((*self._table.keys(), *self.difference))
-        self._render(key for key in keys if key != _BASE)
+        self._render(key for key in keys if key is not None)
         self.difference.observed(installed)
         self.refused.clear()
         return self.apply()
@@ -108,7 +114,7 @@ class Reconciler:
         """
         try:
             refused = self._backend.write(self._batches(fresh))
-        except RenumberedError as error:
+        except OutdatedRowsError as error:
             self._renumberings += 1
             if self._renumberings > _MAX_RENUMBERINGS:
                 self._renumberings = 0

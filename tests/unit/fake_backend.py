@@ -1,8 +1,9 @@
 """A dataplane of our own in memory, that fails when it is told to."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Self
 
-from ovs_l2pop.backends.interface import Batch, Health, RenumberedError, RowText
+from ovs_l2pop.backends.interface import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment
@@ -57,10 +58,14 @@ class FakeBackend:
     def refuse(self, attachment: Attachment) -> str | None:
         return self.refused_attachment
 
+    @classmethod
+    def from_config(cls, conf: Any) -> Self:
+        return cls()
+
     def base(self) -> tuple[Row, ...]:
         return (("base", "patch"), ("base", "learn"))
 
-    def unused(self) -> frozenset[str]:
+    def unused(self) -> frozenset[type[Fact]]:
         return frozenset()
 
     def render(self, fact: Fact) -> tuple[Row, ...]:
@@ -82,7 +87,7 @@ class FakeBackend:
             if self.renumberings:
                 self.renumberings -= 1
                 self.number += 1
-                raise RenumberedError
+                raise OutdatedRowsError
             for row, change in [(row, self.rows.discard) for row in batch.remove] + [
                 (row, self.rows.add) for row in batch.add
             ]:

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ovs_l2pop.core.difference import Difference, Row
-from ovs_l2pop.core.table import Key
+from ovs_l2pop.core.table import Key, UnicastFact
 
 
 def key(number: int) -> Key:
-    return ("unicast", "network", str(number))
+    return (UnicastFact, "network", str(number))
 
 
 def pending(difference: Difference) -> tuple[list[Row], list[Row]]:

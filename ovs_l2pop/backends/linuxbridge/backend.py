@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from ovs_l2pop.backends.interface import Batch, Health, RenumberedError, RowText
+from ovs_l2pop.backends.interface import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.backends.linuxbridge import entries, links, probe, underlay
 from ovs_l2pop.backends.linuxbridge.devices import Devices
 from ovs_l2pop.backends.linuxbridge.guard import Filter
@@ -169,7 +169,7 @@ class LinuxBridgeBackend:
     def base(self) -> tuple[Row, ...]:
         return (Guard(self._plan.port),) if self._plan and self._plan.guarded else ()
 
-    def unused(self) -> frozenset[str]:
+    def unused(self) -> frozenset[type[Fact]]:
         assert self._renderer is not None
         return self._renderer.unused
 
@@ -198,7 +198,7 @@ class LinuxBridgeBackend:
             if len(write.added) > _READ_BACK:
                 write.read_back()
         if write.found:
-            raise RenumberedError  # has what was refused written as well
+            raise OutdatedRowsError  # has what was refused written as well
         return write.refused
 
     def scope(self, attachment: Attachment) -> Scope:

@@ -61,9 +61,9 @@ class Renderer:
         self._answers = plan.responder != "off"
         self._here = vtep_attribute("::" if ":" in plan.local else "0.0.0.0")
         #: Kinds of facts that have no rows.
-        self.unused = frozenset(
+        self.unused = frozenset[type[Fact]](
             kind
-            for kind, has_rows in (("unicast", self._populate), ("neighbour", self._answers))
+            for kind, has_rows in ((UnicastFact, self._populate), (NeighbourFact, self._answers))
             if not has_rows
         )
         # Facts of one network mostly come together.

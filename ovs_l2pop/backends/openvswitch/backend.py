@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ovs_l2pop import resources
-from ovs_l2pop.backends.interface import Batch, Health, RenumberedError, RowText
+from ovs_l2pop.backends.interface import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
@@ -261,7 +261,7 @@ class OpenvswitchBackend:
         offloads = _offloads(self._offloads)
         return (*wiring, offloads, *self._renderer.static(self._patch))
 
-    def unused(self) -> frozenset[str]:
+    def unused(self) -> frozenset[type[Fact]]:
         return self._renderer.unused
 
     def render(self, fact: Fact) -> tuple[Row, ...]:
@@ -296,7 +296,7 @@ class OpenvswitchBackend:
                 if adding.wiring:
                     bridges = None if self._settings.shared else self._settings.bridges
                     self._open_ovsdb().prepare(bridges)
-                    raise RenumberedError  # a new patch port has a number of its own
+                    raise OutdatedRowsError  # a new patch port has a number of its own
                 for flags in removing.flags:
                     if (reason := self._flag_channels[flags.bridge].clear(flags)) is not None:
                         refused[flags] = reason
@@ -405,7 +405,7 @@ class OpenvswitchBackend:
         if any(got.get(row.name) != row.ofport for row in add if row not in refused):
             # Somebody's port has the number that we asked for.
             self._read_numbers()
-            raise RenumberedError
+            raise OutdatedRowsError
         return refused
 
     def _plan(

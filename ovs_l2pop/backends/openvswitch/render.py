@@ -191,7 +191,7 @@ class Renderer:
         self._options = options
         self._arp_responder = arp_responder
         #: Kinds of facts that have no rows.
-        self.unused: frozenset[str] = frozenset(() if arp_responder else ("neighbour",))
+        self.unused = frozenset[type[Fact]](() if arp_responder else (NeighbourFact,))
         #: Which network has a local VLAN (encoded), the last that had it where none has.
         self.holders: dict[bytes, Attachment] = {}
         self._networks: dict[Attachment, _Network] = {}
