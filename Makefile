@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 # More words for `ovs-l2pop demo` and for pytest, say: make unit PYTEST_ARGS='-k table -x'
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+AGAINST ?=
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 3600
 SOAK_SEED ?= $(shell shuf -i 1-999999 -n 1)
@@ -99,8 +100,18 @@ fuzz: venv  ## fuzz what reads messages and switches' answers (FUZZ_SECONDS=60 f
 	done
 
 .PHONY: bench
-bench: need-root venv  ## measurements (root; not part of test)
-	@$(BIN)/python -m pytest tests/bench -s $(PYTEST_ARGS)
+bench: need-root venv  ## measurements (root; AGAINST=<commit>: beside that version, in one run)
+	@$(quietly)
+	if [ -z "$(AGAINST)" ]; then
+	    $(BIN)/python -m pytest tests/bench -s $(PYTEST_ARGS)
+	    exit
+	fi
+	other=$$(mktemp -d)
+	trap 'rm -rf "$$other"' EXIT
+	mkdir "$$other/source"
+	git archive "$(AGAINST)" | tar -x -C "$$other/source"
+	quietly $(BIN)/python -m pip install --no-deps --target "$$other/site" "$$other/source"
+	AGAINST_SITE="$$other/site" $(BIN)/python -m pytest tests/bench/test_against.py -s $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: venv  ## ruff check, ruff format --check, mypy
