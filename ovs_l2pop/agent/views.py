@@ -10,7 +10,7 @@ from ovs_l2pop.agent.worker import Agent
 from ovs_l2pop.backends.interface import Health, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
-from ovs_l2pop.core.table import VtepFact
+from ovs_l2pop.core.table import VTEP
 
 View = dict[str, Any]
 
@@ -82,8 +82,8 @@ def _tunnels(agent: Agent) -> View:
     difference = agent.reconciler.difference
     networks: Counter[tuple[Row, str, str]] = Counter()
     for key in difference:
-        kind, network_id, vtep = key or (None, "", "")
-        attachment = agent.table.attachment(network_id) if kind is VtepFact else None
+        kind, network_id, vtep = key or ("", "", "")
+        attachment = agent.table.attachment(network_id) if kind == VTEP else None
         if attachment is not None:
             for row in difference.rows(key):
                 networks[row, attachment.segment.network_type, vtep] += 1

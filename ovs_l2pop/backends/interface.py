@@ -91,8 +91,8 @@ class Backend(Protocol):
     def base(self) -> tuple[Row, ...]:
         """Rows that are wanted whatever the table holds."""
 
-    def unused(self) -> frozenset[type[Fact]]:
-        """Kinds of facts that have no rows while connected."""
+    def unused(self) -> frozenset[str]:
+        """Kinds of facts, as keys name them, that have no rows while connected."""
 
     def render(self, fact: Fact) -> tuple[Row, ...]:
         """The rows that make a fact true. The same for equal facts while connected."""

@@ -8,20 +8,22 @@ from ovs_l2pop.core.difference import Difference, Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.orphans import Orphans
 from ovs_l2pop.core.table import (
+    FLOOD,
+    NEIGHBOUR,
+    NETWORK,
+    UNICAST,
     Fact,
     FloodFact,
     ForwardingTable,
     Key,
-    NeighbourFact,
     NetworkFact,
-    UnicastFact,
 )
 
 #: Kinds of facts of which there may be very many.
-_OF_ENTRIES = frozenset[type[Fact]]({UnicastFact, NeighbourFact})
+_OF_ENTRIES = frozenset({UNICAST, NEIGHBOUR})
 
 #: Kinds of facts that say how things are with a whole network, as far as it is known.
-_AS_KNOWN = (NetworkFact, FloodFact)
+_AS_KNOWN = (NETWORK, FLOOD)
 
 #: Keys rendered before what they need is handed to the backend: small enough that the dataplane
 #: begins early, large enough that what a hand-over costs does not matter.

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Parser, Refusal
-from ovs_l2pop.core.table import Fact, FloodFact, ForwardingTable, Key, NeighbourFact, UnicastFact
+from ovs_l2pop.core.table import (
+    FLOOD,
+    NEIGHBOUR,
+    UNICAST,
+    Fact,
+    ForwardingTable,
+    Key,
+    UnicastFact,
+)
 
 LOCAL = "192.0.2.1"
 A, B, C = "192.0.2.2", "192.0.2.3", "192.0.2.4"  # VTEPs
@@ -90,7 +98,7 @@ def unicast(table: ForwardingTable, network: str = N) -> dict[str, str]:
     return {
         key[2]: fact.vtep
         for key, fact in found.items()
-        if key[:2] == (UnicastFact, network) and isinstance(fact, UnicastFact)
+        if key[:2] == (UNICAST, network) and isinstance(fact, UnicastFact)
     }
 
 
@@ -100,11 +108,11 @@ def neighbours(table: ForwardingTable, network: str = N) -> dict[str, str]:
     return {
         key[2]: fact.mac  # type: ignore[union-attr]
         for key, fact in found.items()
-        if key[:2] == (NeighbourFact, network)
+        if key[:2] == (NEIGHBOUR, network)
     }
 
 
 def flood(table: ForwardingTable, network: str = N) -> tuple[str, ...]:
     """VTEPs that BUM traffic is copied to."""
-    fact = facts(table).get((FloodFact, network, ""))
+    fact = facts(table).get((FLOOD, network, ""))
     return fact.vteps if fact is not None else ()  # type: ignore[union-attr]

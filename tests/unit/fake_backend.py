@@ -65,7 +65,7 @@ class FakeBackend:
     def base(self) -> tuple[Row, ...]:
         return (("base", "patch"), ("base", "learn"))
 
-    def unused(self) -> frozenset[type[Fact]]:
+    def unused(self) -> frozenset[str]:
         return frozenset()
 
     def render(self, fact: Fact) -> tuple[Row, ...]:

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ovs_l2pop.core.difference import Difference, Row
-from ovs_l2pop.core.table import Key, UnicastFact
+from ovs_l2pop.core.table import UNICAST, Key
 
 
 def key(number: int) -> Key:
-    return (UnicastFact, "network", str(number))
+    return (UNICAST, "network", str(number))
 
 
 def pending(difference: Difference) -> tuple[list[Row], list[Row]]:

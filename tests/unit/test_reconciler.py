@@ -31,7 +31,7 @@ from ovs_l2pop.core import reconciler as module
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.reconciler import Drift, Reconciler
-from ovs_l2pop.core.table import FloodFact, ForwardingTable, NeighbourFact
+from ovs_l2pop.core.table import FLOOD, NEIGHBOUR, ForwardingTable
 
 AT_A = add(N, A, FLOODING, [MAC1, IP1])
 
@@ -83,7 +83,7 @@ def test_follow_writes_what_changed_and_nothing_else() -> None:
 
 def test_facts_that_the_dataplane_has_no_use_for_cost_nothing() -> None:
     bench = Bench(attach(N), AT_A)
-    bench.backend.unused = lambda: frozenset({NeighbourFact})  # type: ignore[method-assign]
+    bench.backend.unused = lambda: frozenset({NEIGHBOUR})  # type: ignore[method-assign]
     bench.tell(add(N, A, [MAC2, IP2]), remove(N, A, [MAC1, IP1]))
     bench.reconciler.follow()
     assert all(MAC1 not in row for row in bench.backend.rows), "what had rows is looked at"  # type: ignore[operator]
@@ -115,7 +115,7 @@ def test_restart_with_another_table_writes_the_difference() -> None:
 
 
 def flood_of(bench: Bench) -> Any:
-    ((_, fact),) = bench.table.facts([(FloodFact, N, "")])
+    ((_, fact),) = bench.table.facts([(FLOOD, N, "")])
     return fact
 
 

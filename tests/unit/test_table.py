@@ -40,6 +40,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from ovs_l2pop.core.messages import Attachment, Entry, Segment
 from ovs_l2pop.core.table import (
+    FLOOD,
+    NEIGHBOUR,
+    NETWORK,
+    UNICAST,
+    VTEP,
     FloodFact,
     ForwardingTable,
     LocalFact,
@@ -67,11 +72,11 @@ def test_one_machine() -> None:
     table = built(attach(N), AT_A)
     attachment = Attachment(N, VXLAN, 5)
     assert facts(table) == {
-        (NetworkFact, N, ""): NetworkFact(attachment, True),
-        (VtepFact, N, A): VtepFact(attachment, A),
-        (FloodFact, N, ""): FloodFact(attachment, (A,)),
-        (UnicastFact, N, MAC1): UnicastFact(attachment, MAC1, A),
-        (NeighbourFact, N, IP1): NeighbourFact(attachment, IP1, MAC1),
+        (NETWORK, N, ""): NetworkFact(attachment, True),
+        (VTEP, N, A): VtepFact(attachment, A),
+        (FLOOD, N, ""): FloodFact(attachment, (A,)),
+        (UNICAST, N, MAC1): UnicastFact(attachment, MAC1, A),
+        (NEIGHBOUR, N, IP1): NeighbourFact(attachment, IP1, MAC1),
     }
 
 
@@ -107,7 +112,7 @@ def test_a17_machine_moves(order: list[Message]) -> None:
     assert unicast(table) == {MAC1: B}
     assert neighbours(table) == {IP1: MAC1}
     assert flood(table) == (B,)
-    assert (VtepFact, N, A) not in facts(table)
+    assert (VTEP, N, A) not in facts(table)
 
 
 @pytest.mark.parametrize("new_first", [True, False])
@@ -206,9 +211,9 @@ def test_own_vtep_wins_and_is_never_sent_to() -> None:
     """A machine that came to this host must not be sent away through a tunnel."""
     table = built(attach(N), AT_A, add(N, LOCAL, FLOODING, [MAC1, IP1]))
     assert unicast(table) == neighbours(table) == {}
-    assert facts(table)[UnicastFact, N, MAC1] == LocalFact(Attachment(N, VXLAN, 5), MAC1)
+    assert facts(table)[UNICAST, N, MAC1] == LocalFact(Attachment(N, VXLAN, 5), MAC1)
     assert flood(table) == (A,)
-    assert (VtepFact, N, LOCAL) not in facts(table)
+    assert (VTEP, N, LOCAL) not in facts(table)
     assert [state.state for state in table.entries(N)] == ["waiting", "local"]
     tell(table, remove(N, LOCAL, FLOODING, [MAC1, IP1]))
     assert unicast(table) == {MAC1: A}
@@ -278,7 +283,7 @@ def test_vtep_in_another_segment_is_out_of_reach() -> None:
     )
     assert unicast(table) == {MAC1: A}
     assert flood(table) == (A,)
-    assert (VtepFact, N, B) not in facts(table)
+    assert (VTEP, N, B) not in facts(table)
     states = [(state.entry.vtep, state.state) for state in table.entries(N)]
     assert states == [(A, "active"), (B, "other segment"), (B, "other segment")]
     tell(table, attach(N, segment_id=OTHER_SEGMENT))
@@ -368,22 +373,22 @@ class Model:
             for (of, vtep), segment in self.segments.items()
             if of == network and segment in (None, attachment.segment)
         }
-        yield (NetworkFact, network, ""), NetworkFact(attachment, bool(reached - self.own))
+        yield (NETWORK, network, ""), NetworkFact(attachment, bool(reached - self.own))
         for vtep in reached - self.own:
-            yield (VtepFact, network, vtep), VtepFact(attachment, vtep)
+            yield (VTEP, network, vtep), VtepFact(attachment, vtep)
         floods = sorted(v for n, v in self.floods if n == network and v in reached - self.own)
         if floods:
-            yield (FloodFact, network, ""), FloodFact(attachment, tuple(floods))
+            yield (FLOOD, network, ""), FloodFact(attachment, tuple(floods))
         claims = [claim for claim in self.claims if claim[0] == network and claim[3] in reached]
         by_mac = {mac: vtep for _, mac, _, vtep in claims}  # the last one stays
         for mac, vtep in by_mac.items():
             here = vtep in self.own
             fact = LocalFact(attachment, mac) if here else UnicastFact(attachment, mac, vtep)
-            yield (UnicastFact, network, mac), fact
+            yield (UNICAST, network, mac), fact
         by_ip = {ip: (mac, vtep) for _, mac, ip, vtep in claims}
         for ip, (mac, vtep) in by_ip.items():
             if vtep not in self.own:
-                yield (NeighbourFact, network, ip), NeighbourFact(attachment, ip, mac)
+                yield (NEIGHBOUR, network, ip), NeighbourFact(attachment, ip, mac)
 
 
 a_network = st.sampled_from(NETWORKS)

@@ -169,7 +169,7 @@ class LinuxBridgeBackend:
     def base(self) -> tuple[Row, ...]:
         return (Guard(self._plan.port),) if self._plan and self._plan.guarded else ()
 
-    def unused(self) -> frozenset[type[Fact]]:
+    def unused(self) -> frozenset[str]:
         assert self._renderer is not None
         return self._renderer.unused
 

@@ -18,6 +18,8 @@ from ovs_l2pop.backends.linuxbridge.rows import (
 )
 from ovs_l2pop.core.messages import Attachment
 from ovs_l2pop.core.table import (
+    NEIGHBOUR,
+    UNICAST,
     Fact,
     FloodFact,
     LocalFact,
@@ -61,9 +63,9 @@ class Renderer:
         self._answers = plan.responder != "off"
         self._here = vtep_attribute("::" if ":" in plan.local else "0.0.0.0")
         #: Kinds of facts that have no rows.
-        self.unused = frozenset[type[Fact]](
+        self.unused = frozenset(
             kind
-            for kind, has_rows in ((UnicastFact, self._populate), (NeighbourFact, self._answers))
+            for kind, has_rows in ((UNICAST, self._populate), (NEIGHBOUR, self._answers))
             if not has_rows
         )
         # Facts of one network mostly come together.

@@ -261,7 +261,7 @@ class OpenvswitchBackend:
         offloads = _offloads(self._offloads)
         return (*wiring, offloads, *self._renderer.static(self._patch))
 
-    def unused(self) -> frozenset[type[Fact]]:
+    def unused(self) -> frozenset[str]:
         return self._renderer.unused
 
     def render(self, fact: Fact) -> tuple[Row, ...]:

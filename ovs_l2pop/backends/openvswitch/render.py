@@ -15,7 +15,15 @@ from ovs_l2pop.backends.openvswitch.stamps import (
 )
 from ovs_l2pop.core.errors import PipelineError
 from ovs_l2pop.core.messages import MAX_LOCAL_VLAN, Attachment, Segment
-from ovs_l2pop.core.table import Fact, FloodFact, LocalFact, NeighbourFact, UnicastFact, VtepFact
+from ovs_l2pop.core.table import (
+    NEIGHBOUR,
+    Fact,
+    FloodFact,
+    LocalFact,
+    NeighbourFact,
+    UnicastFact,
+    VtepFact,
+)
 
 #: VTEPs that one pass through the tables may copy a frame to. All copies are one action list of
 #: the datapath, which ends at 780 VXLAN copies in OVS 3.1 (64 KiB) and at 585 in a kernel
@@ -191,7 +199,7 @@ class Renderer:
         self._options = options
         self._arp_responder = arp_responder
         #: Kinds of facts that have no rows.
-        self.unused = frozenset[type[Fact]](() if arp_responder else (NeighbourFact,))
+        self.unused = frozenset(() if arp_responder else (NEIGHBOUR,))
         #: Which network has a local VLAN (encoded), the last that had it where none has.
         self.holders: dict[bytes, Attachment] = {}
         self._networks: dict[Attachment, _Network] = {}
