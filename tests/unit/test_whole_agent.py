@@ -212,14 +212,15 @@ class WholeAgent(RuleBasedStateMachine):
         self.server.down = self.backend.down = False
         self.backend.breaks_after = None
         assert self.follower.sync()
-        # What is left belongs to networks that are not here any more.
-        self.agent.call(self.agent._end_orphans).result()
         for _ in range(3):  # the first may find a connection that was lost
             try:
                 self.agent.call(self.agent.repair).result()
                 break
             except BackendError:
                 continue
+        # What is left belongs to networks that are not here any more: kept of before, as far as the
+        # dataplane was there to be asked.
+        self.agent.call(self.agent._end_orphans).result()
         assert self.backend.rows == rows_of(self.server)
 
 
