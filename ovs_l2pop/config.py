@@ -1,6 +1,5 @@
 """The options, for oslo.config; ``etc/ovs-l2pop.conf.sample`` is made from them."""
 
-import re
 import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -8,8 +7,6 @@ from typing import Any
 
 from oslo_config import cfg
 
-from ovs_l2pop.backends.openvswitch.codec import LIBRARIES
-from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, TUNNEL_PATCH
 from ovs_l2pop.core.errors import ConfigError
 from ovs_l2pop.core.messages import MAX_SEGMENT_ID, vtep_problem
 from ovs_l2pop.core.table import Limits
@@ -99,10 +96,6 @@ def limits(options: Any) -> Limits:
     return Limits(options.max_vteps, options.max_networks, options.max_entries)
 
 
-_BRIDGES = ("integration_bridge", "tunnel_bridge")
-#: What a device can be called: IFNAMSIZ less its end.
-_BRIDGE_NAME = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}")
-
 L2POP_OPTS = [
     cfg.StrOpt(
         "backend",
@@ -162,69 +155,12 @@ L2POP_OPTS = [
     *LIMITS,
 ]
 
-OPENVSWITCH_OPTS = [
-    cfg.StrOpt(
-        "ovsdb_connection",
-        default="unix:/run/openvswitch/db.sock",
-        help="Where ovsdb-server listens, as ovs-vsctl --db takes it.",
-    ),
-    cfg.StrOpt(
-        "rundir",
-        default="/run/openvswitch",
-        help="Directory of ovs-vswitchd's management sockets (<bridge>.mgmt).",
-    ),
-    cfg.StrOpt(
-        "integration_bridge",
-        default="br-int",
-        help="Bridge that machines are plugged into. Made if missing.",
-    ),
-    cfg.StrOpt(
-        "tunnel_bridge",
-        default="br-tun",
-        help="Bridge that holds tunnels and flows. Made if missing.",
-    ),
-    cfg.StrOpt(
-        "datapath_type",
-        default="system",
-        help="Datapath type of bridges that are made here: system (kernel) or netdev (userspace)."
-        " Where the integration bridge is there already, its type is taken.",
-    ),
-    cfg.PortOpt(
-        "vxlan_udp_port",
-        default=4789,
-        min=1,
-        help="UDP destination port of VXLAN tunnels (4789: IANA's).",
-    ),
-    cfg.BoolOpt(
-        "tunnel_csum",
-        default=False,
-        help="Compute checksums of outer headers.",
-    ),
-    cfg.BoolOpt(
-        "dont_fragment",
-        default=True,
-        help="Set the don't-fragment bit on outer IPv4 headers.",
-    ),
-    cfg.StrOpt(
-        "tos",
-        regex=r"^(inherit|0x[0-9a-fA-F]{1,2}|[0-9]{1,3})$",
-        help="TOS byte of outer headers: a number, or inherit to copy the inner one.",
-    ),
-    cfg.StrOpt(
-        "openflow_library",
-        default="os_ken",
-        choices=list(LIBRARIES),
-        help="Library that builds and reads OpenFlow messages. ryu needs the extra of that name.",
-    ),
-]
-
 
 def list_opts() -> list[tuple[str, Sequence[Any]]]:
     """For oslo-config-generator."""
     return [
         ("DEFAULT", DEFAULT_OPTS),
         ("ovs_l2pop", L2POP_OPTS),
-        ("openvswitch", OPENVSWITCH_OPTS),
     ]
 
 
@@ -244,32 +180,11 @@ def load(arguments: Sequence[str], *, need_local_ip: bool = True) -> Any:
                 getattr(conf if group == "DEFAULT" else conf[group], option.dest)
         if need_local_ip or conf.ovs_l2pop.local_ip is not None:
             _check_local_ip(conf)
-        if conf.openvswitch.tos not in (None, "inherit") and int(conf.openvswitch.tos, 0) > 255:
-            raise ConfigError(f"[openvswitch] tos {conf.openvswitch.tos} is over 255")
-        _check_bridges(conf.openvswitch)
     except cfg.ConfigFilesNotFoundError as error:
         raise ConfigError(str(error)) from error
     except (cfg.Error, ValueError) as error:
         raise ConfigError(str(error)) from error
     return conf
-
-
-def _check_bridges(openvswitch: Any) -> None:
-    """Open vSwitch gives a bridge a device of its name, and a port."""
-    names = {option: getattr(openvswitch, option) for option in _BRIDGES}
-    for option, name in names.items():
-        told = f"[openvswitch] {option} {name!r}"
-        if not _BRIDGE_NAME.fullmatch(name):
-            raise ConfigError(
-                f"{told}: a bridge's name has 1 to 15 characters, none of them / or : or a space"
-            )
-        if name in (INTEGRATION_PATCH, TUNNEL_PATCH):
-            raise ConfigError(f"{told}: a patch port has this name")
-    if len(set(names.values())) < len(names):
-        raise ConfigError(
-            f"[openvswitch] integration_bridge and tunnel_bridge are both {name!r}: machines are"
-            " plugged into one, and the other holds tunnels"
-        )
 
 
 def _check_local_ip(conf: Any) -> None:

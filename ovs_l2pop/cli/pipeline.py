@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ovs_l2pop.cli.base import Lister
 
 if TYPE_CHECKING:  # reading flows/ is not for commands that only talk to an agent
-    from ovs_l2pop.backends.openvswitch.pipeline import FlowTemplate, Pipeline, Table
+    from ovs_l2pop.backends.openvswitch.pipeline import FlowTemplate, GroupTemplate, Pipeline, Table
 
 _COLUMNS = ["table", "id", "priority", "flow", "match", "does", "why"]
 
@@ -45,7 +45,7 @@ def rows(pipeline: "Pipeline") -> Iterator[list[Any]]:
             " ".join(_action(name, arguments) for name, arguments in bucket.actions)
             for bucket in group.buckets
         )
-        yield ["group", None, None, group.name, group.type, does, ""]
+        yield ["group", None, None, group.name, _type(group), does, ""]
 
 
 def markdown(pipeline: "Pipeline") -> Iterator[str]:
@@ -74,7 +74,7 @@ def markdown(pipeline: "Pipeline") -> Iterator[str]:
     for group in pipeline.groups.values():
         for bucket in group.buckets:
             does = " ".join(_action(name, arguments) for name, arguments in bucket.actions)
-            yield f"| `{group.name}` | {group.type} | `{does}` |"
+            yield f"| `{group.name}` | {_type(group)} | `{does}` |"
 
 
 def _templates(pipeline: "Pipeline", table: "Table") -> list["FlowTemplate"]:
@@ -108,6 +108,12 @@ def _action(name: str, arguments: Any) -> str:
         return f"learn({arguments['table_id']})"
     shown = ",".join(f"{k}={_text(v)}" for k, v in arguments.items() if k != "max_len")
     return f"{short[0].lower()}{short[1:]}" + (f"({shown})" if shown else "")
+
+
+def _type(group: "GroupTemplate") -> str:
+    from ovs_l2pop.backends.openvswitch.pipeline import GROUP_TYPES
+
+    return next(name for name, number in GROUP_TYPES.items() if number == group.type)
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.backends.openvswitch.options import register
 from ovs_l2pop.daemon.rpc import Rpc, RpcError
 from ovs_l2pop.sync.protocol import EXTENSION
 
@@ -38,7 +39,7 @@ REVIVED = "revived"
 
 def agent_state(conf: Any) -> dict[str, Any]:
     """What this host's agent is and can do (``neutron/agent/rpc.py``, PluginReportStateAPI)."""
-    ours, openvswitch = conf.ovs_l2pop, conf.openvswitch
+    ours, openvswitch = conf.ovs_l2pop, register(conf)
     return {
         "agent_type": "Open vSwitch agent",  # what the driver openvswitch looks for
         "binary": "ovs-l2pop-agent",  # what people see

@@ -12,7 +12,8 @@ from switch_helpers import ports
 from l2pop_lab.topology import Host
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.worker import Agent
-from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
+from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend
+from ovs_l2pop.backends.openvswitch.options import Settings
 from ovs_l2pop.backends.openvswitch.render import tunnel_name
 from ovs_l2pop.backends.openvswitch.rows import Bridges
 

@@ -3,6 +3,7 @@
 ryu is part of the test environment (see Makefile); without it these tests fail.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import LIBRARIES, Codec
-from ovs_l2pop.backends.openvswitch.pipeline import Pipeline
+from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, Pipeline
 from ovs_l2pop.backends.openvswitch.rows import flow_key
-from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps, encode
+from ovs_l2pop.backends.openvswitch.stamps import Stamps, encode
 from ovs_l2pop.core.errors import ConfigError
 
 Compiled = dict[str, tuple[Codec, Stamps]]
@@ -25,6 +26,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "ip4": "0.0.0.1",
         "ip6": "::1",
         "port": 1,
+        "patch": 1,
         "shard": 1,
         "group": GROUP_BASE + 1,
     },
@@ -35,6 +37,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "ip4": "255.255.255.254",
         "ip6": "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
         "port": 0xFEFF,
+        "patch": 0xFEFF,
         "shard": 2**32 - 1,
         "group": 0xFFFFFEFF,
     },
@@ -45,6 +48,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "ip4": "192.0.2.99",
         "ip6": "2001:db8::abcd",
         "port": 1234,
+        "patch": 1234,
         "shard": 7,
         "group": GROUP_BASE + 7,
     },
@@ -62,27 +66,28 @@ def compiled(loaded: Pipeline) -> Compiled:
     return {library: (codec, Stamps(loaded, codec)) for library, codec in codecs.items()}
 
 
-def values(kinds: dict[str, str], parameters: dict[str, Any]) -> dict[str, bytes]:
-    return {slot: encode(kind, parameters[kind]) for slot, kind in kinds.items() if kind != "ports"}
+def values(names: Iterable[str], parameters: dict[str, Any]) -> dict[str, bytes]:
+    return {name: encode(name, parameters[name]) for name in names if name != "ports"}
 
 
 def rows(stamps: Stamps) -> dict[str, bytes]:
     """Every row that can be made, by name."""
     found: dict[str, bytes] = {}
     templates = stamps.pipeline.templates
-    for skeleton in (True, False):
-        for place, row in enumerate(stamps.static[skeleton]):
-            found[f"static {skeleton} {place}"] = row
+    for name, static in (stamps.static | stamps.misses).items():
+        for place, row in enumerate(static):
+            found[f"static {name} {place}"] = row
     for number, parameters in enumerate(PARAMETERS):
         for name, stamp in stamps.flows.items():
-            found[f"{name} {number}"] = stamp(**values(dict(templates[name].params), parameters))
+            found[f"{name} {number}"] = stamp(**values(templates[name].params, parameters))
         for name, flood in stamps.floods.items():
-            filled = values(dict(templates[name].params), parameters)
+            filled = values(templates[name].params, parameters)
             for count in (1, 2, 400):
                 ports = [encode("port", 1000 + port) for port in range(count)]
                 found[f"{name} {number} to {count}"] = flood(ports, **filled)
-    for name, shards in (("recirculate", 1), ("shards", 1), ("shards", 4)):
-        found[f"group {name} {shards}"] = stamps.group(name, range(shards))
+    for span in (range(1, 2), range(3, 7)):
+        for group in stamps.groups(span):
+            found[f"group {group.group_id:#x} {span}"] = group.buckets
     return found
 
 
@@ -105,10 +110,12 @@ def test_libraries_build_in_full_what_is_stamped(compiled: Compiled) -> None:
             template = stamps.pipeline.templates[name]
             for parameters in PARAMETERS:
                 filled = {
-                    slot: parameters[kind] | 0x1000 if kind == "vlan" else parameters[kind]
-                    for slot, kind in template.params.items()
+                    name: parameters[name] | (0x1000 if name == "vlan" else 0)
+                    if name in ("vlan", "segment")
+                    else parameters[name]
+                    for name in template.params
                 }
-                row = stamp(**values(dict(template.params), parameters))
+                row = stamp(**values(template.params, parameters))
                 actions = b"".join(codec.actions(template, template.actions, filled))
                 assert flow_key(row)[3:] == codec.match(template, {}, filled)
                 assert actions in row

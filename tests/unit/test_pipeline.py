@@ -16,9 +16,9 @@ import yaml
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import Codec
-from ovs_l2pop.backends.openvswitch.pipeline import PARAM_SIZES, Pipeline
+from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, PARAM_SIZES, SETTINGS, Pipeline
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
-from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, Stamps, encode
+from ovs_l2pop.backends.openvswitch.stamps import Stamps, encode
 from ovs_l2pop.core.errors import PipelineError
 
 GOLDEN = Path(__file__).parent / "golden" / "pipeline.txt"
@@ -44,7 +44,7 @@ def compile_all(directory: Path) -> None:
     found = pipeline.load(directory)
     stamps = Stamps(found, Codec(found))
     options: dict[str, tuple[tuple[str, str], ...]] = {"vxlan": (), "gre": (), "geneve": ()}
-    Renderer(stamps, PortNumbers(), options, arp_responder=True)
+    Renderer(stamps, PortNumbers(), options, SETTINGS)
 
 
 # -- what it must hold -------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_no_two_static_flows_have_one_key(loaded: Pipeline) -> None:
     from ovs_l2pop.backends.openvswitch.rows import flow_key
 
     stamps = Stamps(loaded, Codec(loaded))
-    rows = [*stamps.static[True], *stamps.static[False]]
+    rows = [row for rows in (stamps.static | stamps.misses).values() for row in rows]
     assert len({flow_key(row) for row in rows}) == len(rows)
 
 
@@ -190,6 +190,8 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     # tables.yaml
     "cookie 0": (top("tables.yaml", cookie=0), "tables.yaml: cookie: 0 is not an integer in 1"),
     "cookie of text": (top("tables.yaml", cookie="x"), "tables.yaml: cookie: 'x' is not an int"),
+    "spare table in use": (top("tables.yaml", spare_table=20), "spare_table: 20 is another table"),
+    "unknown key": (top("tables.yaml", cookies=1), "tables.yaml: file: unknown key cookies"),
     "one cookie for both": (
         top("tables.yaml", learned_cookie=0x6C32706F70),
         "tables.yaml: learned_cookie: must differ from cookie",
@@ -210,7 +212,7 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     "no templates": (top("l2pop.yaml", templates={}), "l2pop.yaml: templates: must be a list"),
     "template twice": (
         copied("l2pop.yaml", "templates", 0),
-        "template from_vxlan_tunnel: name is used",
+        "template from_vxlan_tunnel: name is used twice",
     ),
     "template of both files": (
         in_template("unicast", name="learn"),
@@ -228,7 +230,7 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
         "template arp: goto must name a later table than ARP_RESPONDER",
     ),
     "goto itself": (in_template("arp", goto="ARP_RESPONDER"), "arp: goto must name a later"),
-    "unknown key": (in_template("arp", prio=3), "template arp: unknown key prio"),
+    "unknown key of a template": (in_template("arp", prio=3), "template arp: unknown key prio"),
     "unknown key of numbers": (in_template("arp", **{"1": 3}), "template arp: unknown key 1"),
     "no priority": (in_template("arp", priority=None), "arp priority: None is not an integer"),
     "priority too high": (in_template("arp", priority=65536), "65536 is not an integer in 0..6553"),
@@ -274,39 +276,53 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
         in_template("arp_reply", actions=[{"OFPActionPopVlan": None}]),
         "template arp_reply: action OFPActionPopVlan: arguments must be a mapping",
     ),
-    # parameters
-    "unknown type": (
-        in_template("arp", params={"vlan": "vlan", "ip": "ipv4", "mac": "mac"}),
-        "template arp: params must have a type each, of vlan, segment, mac",
+    # facts, conditions, parameters
+    "no fact": (in_template("arp", **{"for": None}), "template arp: for is missing"),
+    "unknown fact": (
+        in_template("arp", **{"for": "machine"}),
+        "template arp: for must be one of bridge, network, strangers, vtep, unicast",
     ),
-    "type of a list": (in_template("arp", params={"vlan": ["vlan"]}), "arp: params must have a ty"),
-    "name of a number": (in_template("arp", params={1: "vlan"}), "arp: params must have a type"),
-    "params of a list": (in_template("arp", params=["vlan"]), "arp: params must have a type each"),
-    "parameter not declared": (
-        in_template("arp", params={"vlan": "vlan", "ip": "ip4"}),
-        "template arp: $mac is not among params",
+    "unknown condition": (
+        in_template("arp", when={"wide": True}),
+        "template arp: no condition of neighbour: wide; there are",
     ),
-    "parameter not used": (
-        in_template(
-            "arp", params={"vlan": "vlan", "ip": "ip4", "mac": "mac", "segment": "segment"}
-        ),
-        "template arp: parameter segment is not used",
+    "condition of text": (
+        in_template("arp", when={"shared": "yes"}),
+        "template arp: when must be a mapping of conditions to true or false",
     ),
-    "two parameters of one type": (
-        in_template(
-            "from_vxlan_tunnel",
-            params={"port": "port", "to": "port"},
-            actions=[{"OFPActionOutput": {"port": "$to"}}],
-        ),
-        "template from_vxlan_tunnel: two parameters of one type",
+    "conditions of a list": (in_template("arp", when=["shared"]), "arp: when must be a mapping"),
+    "parameter that the fact lacks": (
+        in_template("arp", **{"for": "unicast"}),
+        "template arp: $ip4: there are $mac, $port, $segment, $vlan",
     ),
-    "parameter that can't be found": (
-        in_template("from_vxlan_tunnel", params={"port": "segment"}),
-        "template from_vxlan_tunnel:",
+    "shard of a narrow flood": (
+        in_template("flood_shard", when={"wide": False}),
+        "template flood_shard: $shard and $group are of wide floods",
     ),
-    "parameter of another name": (
-        in_template("from_vxlan_tunnel", params={"p": "port"}, match={"in_port": "$p"}),
-        "template from_vxlan_tunnel: params must be {'port': 'port'}",
+    "both addresses of a neighbour": (
+        in_template("arp", match={"arp_tpa": "$ip4", "ipv6_nd_target": "$ip6"}),
+        "template arp: a neighbour has one address: $ip4 or $ip6",
+    ),
+    # one for each type of tunnel
+    "no table for a type": (
+        in_template("{type}_in", table={"vxlan": "VXLAN_TUN_TO_LV"}),
+        "template {type}_in: table must have one for each of vxlan, gre, geneve",
+    ),
+    "table for a type that is none": (
+        in_template("{type}_in", table=dict.fromkeys(("vxlan", "gre", "geneve", "stt"), "X")),
+        "template {type}_in: table must have one for each of vxlan, gre, geneve",
+    ),
+    "one table for all types": (
+        in_template("{type}_in", table="VXLAN_TUN_TO_LV"),
+        "template {type}_in: {type} in the name and a table or goto for each go together",
+    ),
+    "one name for all types": (
+        in_template("{type}_in", name="in"),
+        "template in: {type} in the name and a table or goto for each go together",
+    ),
+    "types of the bridge": (
+        in_template("{type}_in", **{"for": "bridge"}, match=None, actions=None),
+        "template vxlan_in: a bridge has tunnels of all types",
     ),
     # equal
     "equal of one field": (
@@ -320,8 +336,7 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     "equal with parameters": (
         in_template(
             "arp_announcement",
-            params={"vlan": "vlan"},
-            match={"eth_type": 0x0806, "vlan_vid": "$vlan"},
+            match={"eth_type": 0x0806, "in_port": "$patch"},
         ),
         "template arp_announcement: equal can't be combined with params",
     ),
@@ -333,7 +348,6 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     "ports in the match": (
         in_template(
             "flood",
-            params={"vlan": "vlan", "ports": "ports"},
             match={"vlan_vid": "$vlan", "in_port": "$ports"},
             actions=None,
         ),
@@ -342,21 +356,12 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     "ports not in the last action": (
         in_template(
             "flood",
-            params={"vlan": "vlan", "ports": "ports"},
             actions=[FLOOD_OUTPUT, {"OFPActionPopVlan": {}}],
         ),
         "template flood: $ports must be in the last action alone",
     ),
     "flood that goes on": (
         in_template("flood", goto="FLOOD_SHARD"),
-        "template flood: $ports must be in the last action alone",
-    ),
-    "ports of another name": (
-        in_template(
-            "flood",
-            params={"vlan": "vlan", "all": "ports"},
-            actions=[{"OFPActionOutput": {"port": "$all", "max_len": 0}}],
-        ),
         "template flood: $ports must be in the last action alone",
     ),
     # groups
@@ -375,44 +380,28 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     ),
     "unknown key of a group": (in_group("shards", kind="all"), "group shards: unknown key kind"),
     "parameter that a group lacks": (
-        in_group("shards", params={}),
-        "group shards: $shard is not among params",
+        in_group(
+            "recirculate", buckets=[{"actions": [{"OFPActionGroup": {"group_id": "$group"}}]}]
+        ),
+        "group recirculate: $group: there are $shard",
+    ),
+    "unknown key of a bucket": (
+        in_group("recirculate", buckets=[{"wait": 3}]),
+        "group recirculate: unknown key wait",
+    ),
+    "a second group with shards": (
+        in_group("recirculate", buckets=[{"actions": [{"OFPActionSetField": {"reg6": "$shard"}}]}]),
+        "group shards: a second group with $shard",
+    ),
+    "a group of shards by name": (
+        in_template("large_flood", actions=[{"OFPActionGroup": {"group_id": "shards"}}]),
+        "template large_flood: group shards is another for each flood: $group",
     ),
     "unknown action of a group": (
         in_group("recirculate", buckets=[{"actions": {"OFPActionMagic": {}}}]),
         "template recirculate: the OpenFlow library has no OFPActionMagic",
     ),
-    # what the code fills in
-    "unicast is missing": (
-        without("l2pop.yaml", "templates", "unicast"),
-        "template unicast is missing",
-    ),
-    "learn is missing": (
-        without("skeleton.yaml", "templates", "learn"),
-        "template learn is missing",
-    ),
-    "flood is missing": (without("l2pop.yaml", "templates", "flood"), "template flood is missing"),
-    "a group is missing": (without("l2pop.yaml", "groups", "shards"), "group shards is missing"),
-    "MAC behind the port": (
-        in_template(
-            "unicast",
-            match={"vlan_vid": "$vlan"},
-            actions=[
-                {"OFPActionSetField": {"tunnel_id": "$segment"}},
-                OUTPUT,
-                {"OFPActionSetField": {"eth_dst": "$mac"}},
-            ],
-        ),
-        "template unicast: parameters ('port', 'mac') where mac, port are needed",
-    ),
-    "unicast without its port": (
-        in_template(
-            "unicast",
-            params={"vlan": "vlan", "mac": "mac"},
-            actions=[{"NXActionResubmitTable": {"table_id": "FLOOD_TO_TUN"}}],
-        ),
-        "l2pop.yaml: template unicast: params must be {'vlan': 'vlan', 'mac'",
-    ),
+    "learn is missing": (without("skeleton.yaml", "templates", "learn"), "0 templates learn"),
 }
 
 
@@ -472,6 +461,7 @@ VALUES: dict[str, Any] = {
     "ip4": "10.0.0.5",
     "ip6": "2001:db8::5",
     "port": 1000,
+    "patch": 1,
     "shard": 2,
     "group": GROUP_BASE + 3,
 }
@@ -485,22 +475,20 @@ def compiled(stamps: Stamps, codec: Codec) -> Iterator[str]:
         return f"{name}\n  {where} {priority} | {match} | {actions}\n  {row.hex()}\n"
 
     assert set(VALUES) == set(PARAM_SIZES) - {"ports"}
-    templates = stamps.pipeline.templates
-    for skeleton, title in ((True, "skeleton"), (False, "ours")):
-        for number, row in enumerate(stamps.static[skeleton]):
-            yield flow(f"{title} {number}", row)
+    for own, misses in stamps.misses.items():
+        for row in misses:
+            yield flow(f"miss of {'our' if own else 'Neutron'} table", row)
+    for name, rows in stamps.static.items():
+        for row in rows:
+            yield flow(name, row)
+    values = {name: encode(name, value) for name, value in VALUES.items()}
     for name, stamp in stamps.flows.items():
-        kinds = templates[name].params
-        yield flow(
-            name, stamp(**{slot: encode(kinds[slot], VALUES[kinds[slot]]) for slot in kinds})
-        )
+        yield flow(name, stamp(**values))
     for name, flood in stamps.floods.items():
-        kinds = {slot: kind for slot, kind in templates[name].params.items() if kind != "ports"}
-        values = {slot: encode(kind, VALUES[kind]) for slot, kind in kinds.items()}
         yield flow(name, flood([encode("port", port) for port in (1000, 1001)], **values))
-    for name, shards in (("recirculate", (0,)), ("shards", (1, 2, 3))):
-        buckets = stamps.group(name, shards)
-        yield f"group {name}\n  {codec.group_text(buckets)}\n  {buckets.hex()}\n"
+    for group in stamps.groups(range(1, 4)):
+        text = codec.group_text(group.buckets)
+        yield f"group {group.group_id:#x} {group.type}\n  {text}\n  {group.buckets.hex()}\n"
 
 
 def test_compiled_rows_are_those_of_the_golden_file(loaded: Pipeline) -> None:

@@ -8,6 +8,7 @@ import pytest
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import Codec
+from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, GROUP_TYPES
 from ovs_l2pop.backends.openvswitch.render import (
     FIRST_TUNNEL_OFPORT,
     FLOOD_SHARD_SIZE,
@@ -17,9 +18,10 @@ from ovs_l2pop.backends.openvswitch.render import (
     tunnel_name,
 )
 from ovs_l2pop.backends.openvswitch.rows import Group, TunnelPort, flow_key
-from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, RECIRCULATE_GROUP, Stamps
+from ovs_l2pop.backends.openvswitch.stamps import Stamps
 from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.core.table import (
+    NEIGHBOUR,
     FloodFact,
     LocalFact,
     NeighbourFact,
@@ -36,8 +38,8 @@ CODEC = Codec(PIPELINE)
 OPTIONS = dict.fromkeys(("vxlan", "gre", "geneve"), (("in_key", "flow"),))
 
 
-def renderer(responder: bool = True) -> Renderer:
-    return Renderer(Stamps(PIPELINE, CODEC), PortNumbers(), OPTIONS, responder)
+def renderer(*conditions: str, numbers: PortNumbers | None = None) -> Renderer:
+    return Renderer(Stamps(PIPELINE, CODEC), numbers or PortNumbers(), OPTIONS, conditions)
 
 
 def texts(rows: tuple[object, ...]) -> list[str]:
@@ -62,9 +64,7 @@ def test_network() -> None:
 @pytest.mark.parametrize("distributed", [False, True])
 def test_network_under_a_neutron_agent(distributed: bool) -> None:
     """Let in by us too, since the agent may wait for its server; not past the tables of DVR."""
-    shared = Renderer(
-        Stamps(PIPELINE, CODEC), PortNumbers(), OPTIONS, True, shared=True, distributed=distributed
-    )
+    shared = renderer("shared", *(["distributed"] if distributed else []))
     nobody = "FLOOD_TO_TUN | vlan_vid=5 | drop"
     incoming = "VXLAN_TUN_TO_LV | tunnel_id=1001 | PushVlan set:vlan_vid=5 goto:LEARN_FROM_TUN"
     wanted = [nobody] if distributed else [nobody, incoming]
@@ -77,17 +77,12 @@ def test_vtep() -> None:
     assert texts(tuple(flows)) == ["LOCAL_SWITCHING | in_port=1000 | goto:VXLAN_TUN_TO_LV"]
 
 
-def closing(kind: str = "vxlan", **options: bool) -> tuple[Renderer, Attachment]:
-    stamps = Stamps(PIPELINE, CODEC)
-    rendered = Renderer(stamps, PortNumbers(), OPTIONS, True, known_vteps_only=True, **options)
-    return rendered, Attachment(NETWORK, Segment(kind, 1001), 5)
-
-
 @pytest.mark.parametrize("kind", OPTIONS)
 @pytest.mark.parametrize("distributed", [False, True])
 def test_closed_network(kind: str, distributed: bool) -> None:
     """A way in for each member, above the way out for strangers, above the way in for all."""
-    rendered, here = closing(kind, shared=distributed, distributed=distributed)
+    rendered = renderer("known_vteps_only", *(["shared", "distributed"] if distributed else []))
+    here = Attachment(NETWORK, Segment(kind, 1001), 5)
     *_, member = rendered.rows(VtepFact(here, "192.0.2.2"))
     goto = "DVR_NOT_LEARN" if distributed else "LEARN_FROM_TUN"
     into = "PushVlan set:vlan_vid=5 goto"
@@ -122,12 +117,12 @@ def test_unicast() -> None:
 
 
 def test_neighbours() -> None:
-    rows = renderer().rows(NeighbourFact(HERE, "10.0.0.1", MAC))
+    rows = renderer("arp_responder").rows(NeighbourFact(HERE, "10.0.0.1", MAC))
     assert texts(rows) == [
         "ARP_RESPONDER | eth_type=0x0806 vlan_vid=5 arp_op=1 arp_tpa=10.0.0.1"
         f" | set:eth_dst={MAC} goto:ARP_REPLY"
     ]
-    rows = renderer().rows(NeighbourFact(HERE, "2001:db8::1", MAC))
+    rows = renderer("arp_responder").rows(NeighbourFact(HERE, "2001:db8::1", MAC))
     assert texts(rows) == [
         "ND_RESPONDER | eth_type=0x86dd vlan_vid=5 ip_proto=58 icmpv6_type=135"
         f" ipv6_nd_target=2001:db8::1 | set:eth_dst={MAC} set:icmpv6_type=136 goto:ND_REPLY"
@@ -135,7 +130,10 @@ def test_neighbours() -> None:
 
 
 def test_no_responder_no_neighbours() -> None:
-    assert renderer(responder=False).rows(NeighbourFact(HERE, "10.0.0.1", MAC)) == ()
+    without = renderer()
+    assert without.rows(NeighbourFact(HERE, "10.0.0.1", MAC)) == ()
+    assert without.unused == {NEIGHBOUR}
+    assert renderer("arp_responder").unused == set()
 
 
 def test_networks_of_several_types_share_no_tunnel() -> None:
@@ -163,8 +161,8 @@ def test_large_flood_is_cut_into_shards(count: int, shards: int) -> None:
     recirculate, group, *flows = renderer().rows(FloodFact(HERE, vteps(count)))
     assert isinstance(recirculate, Group)
     assert isinstance(group, Group)
-    assert (recirculate.group_id, recirculate.type) == (RECIRCULATE_GROUP, 1)
-    assert (group.group_id, group.type) == (GROUP_BASE + shards, 0)
+    assert (recirculate.group_id, recirculate.type) == (GROUP_BASE, GROUP_TYPES["select"])
+    assert (group.group_id, group.type) == (GROUP_BASE + shards, GROUP_TYPES["all"])
     assert CODEC.group_text(group.buckets).count("set:reg6=") == shards
     *parts, large = texts(tuple(flows))
     assert large == f"FLOOD_TO_TUN | vlan_vid=5 | group:{group.group_id:#x}"
@@ -195,7 +193,7 @@ def test_shards_of_ports_that_others_numbered() -> None:
     numbers = PortNumbers()
     known = {("vxlan", vtep): number for number, vtep in enumerate(vteps(401), 1)}
     numbers.restart({vtep: number for (_, vtep), number in known.items()}, known)
-    rendered = Renderer(Stamps(PIPELINE, CODEC), numbers, OPTIONS, True)
+    rendered = renderer(numbers=numbers)
     _, group, *shards, _ = rendered.rows(FloodFact(HERE, vteps(401)))
     assert isinstance(group, Group)
     assert (group.group_id, len(shards)) == (GROUP_BASE + (253 << 8) + 2, 2)

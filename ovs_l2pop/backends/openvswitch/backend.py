@@ -7,8 +7,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ovs_l2pop import resources
@@ -17,13 +15,14 @@ from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
 from ovs_l2pop.backends.openvswitch.codec import Codec
-from ovs_l2pop.backends.openvswitch.lingering import Lingering
+from ovs_l2pop.backends.openvswitch.options import Settings
 from ovs_l2pop.backends.openvswitch.ovsdb import Ovsdb
+from ovs_l2pop.backends.openvswitch.pipeline import GROUP_TYPES
+from ovs_l2pop.backends.openvswitch.plan import REVALIDATION, Plan, Planner
 from ovs_l2pop.backends.openvswitch.portflags import PortFlagsChannel, flags_text
 from ovs_l2pop.backends.openvswitch.reading import read
 from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
 from ovs_l2pop.backends.openvswitch.rows import (
-    Bridges,
     Group,
     Oddities,
     OvsRow,
@@ -32,85 +31,21 @@ from ovs_l2pop.backends.openvswitch.rows import (
     Wiring,
 )
 from ovs_l2pop.backends.openvswitch.sightings import Sightings, Where
-from ovs_l2pop.backends.openvswitch.stamps import GROUP_BASE, RECIRCULATE_GROUP, Stamps
+from ovs_l2pop.backends.openvswitch.stamps import Stamp, Stamps
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
-from ovs_l2pop.core.messages import MAX_SEGMENT_ID, Attachment, Segment
+from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.core.orphans import Found, Scope
 from ovs_l2pop.core.table import Fact
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds in which Open vSwitch begins to look through what it has cached, whatever happens
-#: (max-revalidator), and what it is given for that where nobody may ask it.
-_REVALIDATION, _UNSEEN_REVALIDATION = 0.5, 0.2
+#: Seconds that Open vSwitch is given to look through what it has cached where nobody may ask it.
+_UNSEEN_REVALIDATION = 0.2
 #: Networks that are told by name of those that strangers sent into.
 _TOLD = 3
-_GROUP_TYPES = {0: "all", 1: "select"}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Options of the groups ``[ovs_l2pop]`` and ``[openvswitch]`` that matter here."""
-
-    local_ip: str
-    tunnel_types: tuple[str, ...]
-    arp_responder: bool
-    ovsdb_connection: str
-    rundir: Path
-    bridges: Bridges
-    vxlan_udp_port: int
-    tunnel_csum: bool
-    dont_fragment: bool
-    tos: str | None
-    openflow_library: str
-    #: A Neutron agent has laid out the bridges; only what L2 population adds is ours.
-    shared: bool = False
-    #: That agent routes on this host (DVR).
-    distributed: bool = False
-    #: Where VTEPs of a network are known, only they may send into it.
-    known_vteps_only: bool = True
-
-    @classmethod
-    def from_config(cls, conf: Any) -> "Settings":
-        common, ovs = conf.ovs_l2pop, conf.openvswitch
-        return cls(
-            local_ip=common.local_ip,
-            tunnel_types=tuple(common.tunnel_types),
-            arp_responder=common.arp_responder,
-            ovsdb_connection=ovs.ovsdb_connection,
-            rundir=Path(ovs.rundir),
-            bridges=Bridges(ovs.integration_bridge, ovs.tunnel_bridge, ovs.datapath_type),
-            vxlan_udp_port=ovs.vxlan_udp_port,
-            tunnel_csum=ovs.tunnel_csum,
-            dont_fragment=ovs.dont_fragment,
-            tos=ovs.tos,
-            openflow_library=ovs.openflow_library,
-            known_vteps_only=common.known_vteps_only,
-        )
-
-    def tunnel_options(self, offloads: bool = False) -> dict[str, tuple[tuple[str, str], ...]]:
-        """Interface options but remote_ip, by tunnel type (ovs-vswitchd.conf.db(5)).
-
-        :param offloads: Open vSwitch hands flows to hardware, which can set no packet mark: with
-            one to set, no flow of a tunnel would be offloaded (Neutron bug 1855888).
-        """
-        common = {
-            "local_ip": self.local_ip,
-            "in_key": "flow",
-            "out_key": "flow",
-            "df_default": str(self.dont_fragment).lower(),
-            "csum": str(self.tunnel_csum).lower(),
-            # A packet mark of the inner packet must not steer the outer one (bug 1839252).
-            **({} if offloads else {"egress_pkt_mark": "0"}),
-            **({"tos": self.tos} if self.tos else {}),
-        }
-        vxlan = {"dst_port": str(self.vxlan_udp_port)}
-        return {
-            kind: tuple(sorted((common | (vxlan if kind == "vxlan" else {})).items()))
-            for kind in ("vxlan", "gre", "geneve")
-        }
+_GROUP_TYPES = {number: name for name, number in GROUP_TYPES.items()}
 
 
 class OpenvswitchBackend:
@@ -130,20 +65,15 @@ class OpenvswitchBackend:
         #: What the switch was set to when rows were rendered.
         self._offloads = False
         self._renderer = self._make_renderer()
-        tables = self.pipeline.tables
+        self._planner = Planner(self._stamps, self._codec)
         #: Tables by number: of what arrives by a tunnel, with the tunnel's type; and of floods.
-        self._incoming = {
-            self.pipeline.templates[f"{kind}_in"].table.id: kind for kind in MAX_SEGMENT_ID
-        }
-        self._floods = {table.id for name, table in tables.items() if name.startswith("FLOOD")}
+        self._incoming = {t.table.id: t.network_type for t in self.pipeline.of("network")}
+        self._floods = {template.table.id for template in self.pipeline.of("flood")}
         self._self_checked = False
         self._patch = 0
         self._ovsdb: Ovsdb | None = None
         self._channel: Channel | None = None
         self._flag_channels: dict[str, PortFlagsChannel] = {}  # by bridge
-        #: Groups that exist, so that a group is changed and not made twice.
-        self._group_ids: set[int] = set()
-        self._lingering = Lingering()
         #: Our flows as just read by :meth:`connect`, for :meth:`installed` not to read again.
         self._flows: set[bytes] | None = None
         #: Ports and bridges as last read or written.
@@ -153,10 +83,7 @@ class OpenvswitchBackend:
         self._claim: int | None = None
         bridges = settings.bridges
         self._appctl = Appctl(settings.rundir)
-        bridges = settings.bridges
         self._sightings = Sightings(self._appctl, bridges.integration, bridges.integration_patch)
-        #: Local VLANs (encoded) that networks gave up lately, and when.
-        self._vacated: dict[bytes, float] = {}
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchBackend":
@@ -164,7 +91,7 @@ class OpenvswitchBackend:
 
     def connect(self) -> None:
         self._claim_bridge()
-        self._lingering.clear()
+        self._planner.lingering.clear()
         self._neighbours = None
         if self._channel is not None:
             self._channel.close()
@@ -190,13 +117,14 @@ class OpenvswitchBackend:
         if not self._channel.watch(self._matters):
             LOG.info("the switch doesn't tell of flows that others change: they are read back")
         self._flows = self._read_flows()
-        if not self._self_checked and not self._flows.issuperset(self._stamps.static[False]):
+        static = self._renderer.static(self._patch)
+        if not self._self_checked and not self._flows.issuperset(static):
             self._self_check()
 
     def close(self) -> None:
         if self._channel is not None:
             with contextlib.suppress(BackendError):
-                self._sweep(self._lingering.due(math.inf))
+                self._sweep(math.inf)
             self._channel.close()
             self._channel = None
         self._close_flag_channels()
@@ -213,7 +141,7 @@ class OpenvswitchBackend:
 
     def poll(self) -> bool:
         disturbed = self._open().poll()
-        self._sweep(self._lingering.due(time.monotonic()))
+        self._sweep(time.monotonic())
         for flags in self._flag_channels.values():
             disturbed = flags.poll() or disturbed
         # Every machine that is plugged in changes the database, and seldom anything of ours.
@@ -270,67 +198,52 @@ class OpenvswitchBackend:
     def installed(self) -> set[Row]:
         channel = self._open()
         found, self._flows = set[Row](self._flows or self._read_flows()), None
-        groups = [
-            group
-            for body in channel.groups()
-            for group in rows.groups_in(body)
-            if group.group_id & 0xFFFF0000 == GROUP_BASE
-        ]
-        self._group_ids = {group.group_id for group in groups}
-        found.update(groups)
+        groups = (group for body in channel.groups() for group in rows.groups_in(body))
+        found.update(self._planner.observed(groups))
         self._ports = self._read_ports()
         found |= self._ports
         found |= self._read_flags()
-        return found.difference(self._lingering.rows())
+        return found.difference(self._planner.lingering.rows())
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         planned: list[OvsRow | None] = []  # by place among the messages: the row it is for
         refused: dict[Row, str] = {}
-        gone: list[TunnelPort] = []
-        released: list[tuple[bytes, bytes]] = []
-        reused: set[bytes] = set()
+        plans: list[Plan] = []
 
         def messages() -> Iterator[Message]:
             for add, remove in batches:
-                adding, removing = _Sorted(add), _Sorted(remove)
-                if adding.wiring:
+                now, pins = time.monotonic(), self._sightings.told() is not None
+                plan = self._planner.plan(add, remove, now, pins=pins)
+                plans.append(plan)
+                if plan.wiring:
                     bridges = None if self._settings.shared else self._settings.bridges
                     self._open_ovsdb().prepare(bridges)
                     raise OutdatedRowsError  # a new patch port has a number of its own
-                for flags in removing.flags:
+                for flags in plan.flags:
                     if (reason := self._flag_channels[flags.bridge].clear(flags)) is not None:
                         refused[flags] = reason
-                if adding.tunnels:
-                    refused.update(self._make_tunnels(adding.tunnels, removing.tunnels))
-                # Ports changed in place are done; others go after the flows that use them.
-                made = {row.name for row in adding.tunnels}
-                gone_now = [row for row in removing.tunnels if row.name not in made]
-                gone.extend(gone_now)
-                deleted, last = self._deletes(adding, removing)
-                reused.update(self._reused_vlans(adding.flows, deleted))
-                if self._sightings.told():
-                    released.extend(self._claims([], deleted, set()))
-                for row, message in self._plan(adding, removing, deleted, gone_now):
+                if plan.ports:
+                    refused.update(self._make_tunnels(plan.ports, plan.replaced))
+                for row, message in plan.first:
                     planned.append(row)
                     yield message
-                planned.extend(adding.flows)
-                yield from rows.add_flows(adding.flows, self.pipeline.cookie)
-                # With a group go the flows that still use it.
-                planned.extend(last)
-                yield from map(rows.delete_group, last)
-                self._group_ids.difference_update(group.group_id for group in last)
+                planned.extend(plan.flows)
+                yield from rows.add_flows(plan.flows, self.pipeline.cookie)
+                planned.extend(plan.last)
+                yield from map(rows.delete_group, plan.last)
 
         for rejection in self._open().write(messages()):
             rejected = planned[rejection.place]
             if rejected is not None:
                 refused[rejected] = rejection.reason
             if isinstance(rejected, Group):
-                self._group_ids.discard(rejected.group_id)
-        if reused:
+                self._planner.refused(rejected)
+        if reused := set().union(*(plan.reused for plan in plans)):
             self._await_caches(reused)
-        for vlan, mac in released:
-            self._sightings.released(int.from_bytes(vlan, "big") & 0xFFF, mac.hex(":"))
-        if gone:
+        for plan in plans:
+            for vlan, mac in plan.released:
+                self._sightings.released(int.from_bytes(vlan, "big") & 0xFFF, mac.hex(":"))
+        if gone := [port for plan in plans for port in plan.gone]:
             self._open_ovsdb().write(self._bridge, [], gone)
             self._ports.difference_update(gone)
             for row in gone:
@@ -392,12 +305,10 @@ class OpenvswitchBackend:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def _make_tunnels(self, add: list[TunnelPort], replaced: list[TunnelPort]) -> Mapping[Row, str]:
+    def _make_tunnels(self, add: list[TunnelPort], in_place: list[TunnelPort]) -> Mapping[Row, str]:
         # Tells at once that vswitchd has gone; the database would let us wait for it.
         self._open().drain()
         ovsdb = self._open_ovsdb()
-        names = {row.name for row in add}
-        in_place = [row for row in replaced if row.name in names]
         refused = ovsdb.write(self._bridge, add, in_place)
         self._ports.difference_update(in_place)
         self._ports.update(row for row in add if row not in refused)
@@ -408,116 +319,21 @@ class OpenvswitchBackend:
             raise OutdatedRowsError
         return refused
 
-    def _plan(
-        self,
-        adding: "_Sorted",
-        removing: "_Sorted",
-        deleted: list[bytes],
-        gone: list[TunnelPort],
-    ) -> Iterator[tuple[OvsRow | None, Message]]:
-        """What goes before flows are added, each message with the row it is for.
-
-        Deletes first: a local VLAN that goes from one network to another must be empty before it
-        is filled again. Then groups, because flows refer to them.
-        """
-        learned = self.pipeline.learned_cookie
-        for row in deleted:
-            yield row, rows.delete_flow(row, self.pipeline.cookie)
-        unicast = self.pipeline.tables["UCAST_TO_TUN"].id
-        for port in gone:
-            yield None, rows.delete_flows(learned, unicast, out_port=port.ofport)
-        vlans = self._given_vlans(adding.flows) | self._given_vlans(removing.flows)
-        yield from ((None, message) for message in self._forget_learned(vlans))
-        for vlan, mac in self._claims(adding.flows, deleted, vlans):
-            yield None, rows.delete_learned_flow(unicast, self._codec.learned_match(vlan, mac))
-        for group in adding.groups:
-            if not self._lingering.wanted(group):
-                yield group, rows.add_group(group, group.group_id in self._group_ids)
-                self._group_ids.add(group.group_id)
-
-    def _deletes(self, adding: "_Sorted", removing: "_Sorted") -> tuple[list[bytes], list[Group]]:
-        """Flows and groups to be deleted now: neither what is written over nor what packets on
-        their way may meet (see :mod:`.lingering`), but what stayed for such packets and is in the
-        way by now."""
-        overwritten = {rows.flow_key(row) for row in adding.flows} if removing.flows else set()
-        flows = [row for row in removing.flows if rows.flow_key(row) not in overwritten]
-        made = {group.group_id for group in adding.groups}
-        groups = [group for group in removing.groups if group.group_id not in made]
-        table = self.pipeline.tables["FLOOD_SHARD"].id
-        shards = [row for row in flows if row[0] == table]
-        if not shards and not groups and not self._lingering.rows():
-            return flows, groups
-        now = time.monotonic()
-        large = self._stamps.flows["large_flood"]
-        flooding = {row: vlan for row in adding.flows if (vlan := self._flooded_vlan(row))}
-        wide = {vlan for row, vlan in flooding.items() if large.read(row)}
-        narrow = set(flooding.values()) - wide
-        gone = {vlan for row in flows if (vlan := self._flooded_vlan(row))}
-        shard = self._stamps.floods["flood_shard"].head
-        for row in shards:
-            values = shard.read(rows.flow_key(row))
-            if values and values["vlan"] in narrow:
-                self._lingering.keep(values["vlan"], row, now)
-        if narrow:
-            # What starts them anew; what leads to all of them has done its part by then.
-            for group in groups:
-                if group.group_id == RECIRCULATE_GROUP:
-                    self._lingering.keep(None, group, now)
-        stay = set(self._lingering.rows())
-        left = self._lingering.take(wide | gone)
-        return [
-            *(row for row in flows if row not in stay),
-            *(r for r in left if isinstance(r, bytes) and rows.flow_key(r) not in overwritten),
-        ], [group for group in groups if group not in stay]
-
-    def _flooded_vlan(self, row: bytes) -> bytes | None:
-        """The local VLAN of a flow that is a network's flood, narrow or wide."""
-        head = self._stamps.floods["flood"].head
-        if row[:3] != head.pieces[0][:3]:
-            return None
-        values = head.read(rows.flow_key(row))
-        return values["vlan"] if values else None
-
-    def _claims(
-        self, added: list[bytes], deleted: list[bytes], but: set[bytes]
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """(local VLAN, MAC) of machines that are announced no more, or announced to be here.
-
-        Whatever the switch has learned of them meanwhile was never used, and may be anybody's
-        word: they are flooded to until they speak. (Neutron's agent does the same.)
-
-        :param but: local VLANs to leave out.
-        """
-        for name, flows in (("unicast", deleted), ("from_local", added)):
-            stamp = self._stamps.flows[name]
-            head, at = stamp.pieces[0][:3], stamp.offset("vlan")
-            for row in flows:
-                if row[:3] == head and row[at : at + 2] not in but and (v := stamp.read(row)):
-                    yield v["vlan"], v["mac"]
-
-    def _sweep(self, due: list[OvsRow]) -> None:
+    def _sweep(self, now: float) -> None:
         """Delete what nothing leads to any more."""
-        if not due:
-            return
-        groups = [row for row in due if isinstance(row, Group)]
-        flows = [row for row in due if isinstance(row, bytes)]
-        self._open().write(
-            [
-                *(rows.delete_flow(row, self.pipeline.cookie) for row in flows),
-                *map(rows.delete_group, groups),
-            ]
-        )
-        self._group_ids.difference_update(group.group_id for group in groups)
+        if due := self._planner.sweep(now):
+            self._open().write(due)
 
     def _strangers(self) -> str | None:
         """How many frames came from VTEPs that are none of a network's, the most first."""
-        table = self.pipeline.tables["STRANGERS"].id
-        stamp = self._stamps.flows["strangers"]
         counts: list[tuple[int, bytes]] = []
-        for body in self._open().flows(self.pipeline.cookie, table):
-            for packets, row in rows.counted_flows_in(body):
-                if packets and (values := stamp.read(row)):
-                    counts.append((packets, values["vlan"]))
+        for template, stamp in self._stamps.of("strangers"):
+            if template.goto is not None or not isinstance(stamp, Stamp):
+                continue  # counted where it ends
+            for body in self._open().flows(self.pipeline.cookie, template.table.id):
+                for packets, row in rows.counted_flows_in(body):
+                    if packets and (values := stamp.read(row)):
+                        counts.append((packets, values["vlan"]))
         if not counts:
             return None
         counts.sort(reverse=True)
@@ -534,35 +350,6 @@ class OpenvswitchBackend:
             return f"local VLAN {int.from_bytes(vlan, 'big') & 0xFFF}"
         return f"network {attachment.network_id}, tunnel {attachment.segment}"
 
-    def _given_vlans(self, flows: list[bytes]) -> set[bytes]:
-        """Local VLANs (encoded) whose network's way in is among these.
-
-        Where it comes or goes, what the switch has learned in the VLAN is another network's.
-        """
-        ways = [self._stamps.flows[f"{kind}_in"] for kind in ("vxlan", "gre", "geneve")]
-        stamps = {stamp.pieces[0][0]: stamp for stamp in ways}  # by table
-        return {
-            values["vlan"]
-            for row in flows
-            if row[0] in stamps and (values := stamps[row[0]].read(row))
-        }
-
-    def _forget_learned(self, vlans: set[bytes]) -> Iterator[Message]:
-        """Delete all that the switch has learned in these local VLANs."""
-        table = self.pipeline.tables["UCAST_TO_TUN"].id
-        for vlan in vlans:
-            match = self._codec.learned_match(vlan)
-            yield rows.delete_flows(self.pipeline.learned_cookie, table, match=match)
-
-    def _reused_vlans(self, added: list[bytes], deleted: list[bytes]) -> set[bytes]:
-        """Local VLANs (encoded) that a network has now, and another had a moment ago."""
-        now = time.monotonic()
-        self._vacated = {v: at for v, at in self._vacated.items() if at > now - 2 * _REVALIDATION}
-        self._vacated.update(dict.fromkeys(self._given_vlans(deleted), now))
-        if not self._vacated:
-            return set()
-        return self._given_vlans(added) & self._vacated.keys()
-
     def _await_caches(self, vlans: set[bytes]) -> None:
         """Until no frame of these VLANs' networks before can get into them.
 
@@ -572,23 +359,15 @@ class OpenvswitchBackend:
         try:
             # The first that ends may have begun before our change.
             for _ in range(2):
-                self._appctl.command("revalidator/wait", timeout=2 * _REVALIDATION)
+                self._appctl.command("revalidator/wait", timeout=2 * REVALIDATION)
         except BackendError as error:
             LOG.debug("waiting a moment instead: %s", error)
             time.sleep(_UNSEEN_REVALIDATION)
-        self._open().write(self._forget_learned(vlans))
+        self._open().write(self._planner.forget_learned(vlans))
 
     def _make_renderer(self) -> Renderer:
-        settings = self._settings
-        return Renderer(
-            self._stamps,
-            self._numbers,
-            settings.tunnel_options(self._offloads),
-            settings.arp_responder,
-            settings.shared,
-            settings.distributed,
-            settings.known_vteps_only,
-        )
+        options = self._settings.tunnel_options(self._offloads)
+        return Renderer(self._stamps, self._numbers, options, self._settings.conditions)
 
     def _read_flows(self) -> set[bytes]:
         found: set[bytes] = set()
@@ -625,6 +404,7 @@ class OpenvswitchBackend:
         if not stamps.same_rows(self._stamps):
             LOG.info("this Open vSwitch returns some flows in another form; comparing in that form")
             self._stamps = stamps
+            self._planner.use(stamps)
             self._renderer = self._make_renderer()
 
     def _claim_bridge(self) -> None:
@@ -696,22 +476,6 @@ class OpenvswitchBackend:
         if self._ovsdb is None:
             raise BackendError(f"ovsdb {self._settings.ovsdb_connection}: not connected")
         return self._ovsdb
-
-
-class _Sorted:
-    """Rows of one batch by kind."""
-
-    def __init__(self, batch: list[Row]) -> None:
-        self.flows: list[bytes] = [row for row in batch if type(row) is bytes]
-        self.groups: list[Group] = []
-        self.tunnels: list[TunnelPort] = []
-        self.wiring: list[Wiring] = []
-        self.flags: list[PortFlags] = []
-        if len(self.flows) < len(batch):
-            self.groups = [row for row in batch if isinstance(row, Group)]
-            self.tunnels = [row for row in batch if isinstance(row, TunnelPort)]
-            self.wiring = [row for row in batch if isinstance(row, Wiring)]
-            self.flags = [row for row in batch if isinstance(row, PortFlags)]
 
 
 def _offloads(offloads: bool) -> Wiring:

@@ -36,6 +36,7 @@ class Codec:
         except ImportError as error:
             raise ConfigError(f"openflow_library {library} can't be imported: {error}") from error
         self._pipeline = pipeline
+        self._group_ids = pipeline.group_ids
         _teach_nd_fields(self.ofproto, fields, types)
 
     # -- to bytes --------------------------------------------------------------------------
@@ -195,12 +196,14 @@ class Codec:
         if isinstance(value, str):
             if value.startswith("$"):
                 name = value[1:]
-                return self._pipeline.constants.get(name, values.get(name))
+                return self._pipeline.learned_cookie if name == "learned_cookie" else values[name]
             if value in self._pipeline.tables:
                 return self._pipeline.tables[value].id
             if value.startswith("OFPP_"):
                 return getattr(self.ofproto, value)
-            return values.get(f"group {value}", value)
+            if value in self._pipeline.groups and value not in self._group_ids:
+                raise self._error(template, f"group {value} is another for each flood: $group")
+            return self._group_ids.get(value, value)
         if isinstance(value, list):
             return tuple(self._resolve(template, item, values) for item in value)
         if isinstance(value, dict) and len(value) == 1:

@@ -2,16 +2,17 @@
 needed. ``flows/tables.yaml`` and ``flows/skeleton.yaml`` tell the form.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.resources.abc import Traversable
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
 from ovs_l2pop.core.errors import PipelineError
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 
-#: Parameter type → bytes that a value takes in a flow.
+#: Parameter → bytes that a value takes in a flow.
 PARAM_SIZES = {
     "vlan": 2,
     "segment": 8,
@@ -20,9 +21,38 @@ PARAM_SIZES = {
     "ip6": 16,
     "port": 4,
     "ports": 4,
+    "patch": 4,
     "shard": 4,
     "group": 4,
 }
+
+_OF_NETWORK = frozenset({"vlan", "segment"})
+
+#: Fact → the parameters that it fills in.
+FACTS = {
+    "bridge": frozenset({"patch"}),
+    "network": _OF_NETWORK,
+    "strangers": _OF_NETWORK,
+    "vtep": _OF_NETWORK | {"port"},
+    "unicast": _OF_NETWORK | {"mac", "port"},
+    "local": _OF_NETWORK | {"mac"},
+    "neighbour": _OF_NETWORK | {"mac", "ip4", "ip6"},
+    "flood": _OF_NETWORK | {"ports", "shard", "group"},
+}
+
+#: Conditions that a host's settings decide, and those that a fact does.
+SETTINGS = frozenset({"arp_responder", "distributed", "known_vteps_only", "shared"})
+_OF_FACT = {"flood": frozenset({"wide"})}
+
+#: ofp_group_type
+GROUP_TYPES = {"all": 0, "select": 1}
+
+#: Group ids of ours: "l2" in ASCII in the upper half. Groups carry no cookie.
+GROUP_BASE = 0x6C320000
+#: The first are those of groups without shards; see :meth:`.stamps.Stamps.groups` for the others.
+FIXED_GROUPS = 2
+
+Actions = tuple[tuple[str, Mapping[str, Any]], ...]  #: (class of the library, arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +72,15 @@ class FlowTemplate:
 
     name: str
     file: str
+    fact: str  #: a key of :data:`FACTS`
+    when: Mapping[str, bool]
+    network_type: str | None  #: of the tunnels that it is for; None: of any
     table: Table
     priority: int
     why: str
-    params: Mapping[str, str]
+    params: frozenset[str]
     match: Mapping[str, Any]
-    actions: tuple[tuple[str, Mapping[str, Any]], ...]  #: (class of the library, arguments)
+    actions: Actions
     goto: Table | None
     equal: tuple[str, str] | None
 
@@ -56,11 +89,19 @@ class FlowTemplate:
         """Part of what Neutron's agent lays out by itself."""
         return self.file == "skeleton.yaml"
 
+    def holds(self, conditions: Collection[str], but: Collection[str] = ()) -> bool:
+        """Whether the conditions of ``when`` hold.
+
+        :param conditions: those that do.
+        :param but: those that are not looked at.
+        """
+        return all((c in conditions) is held for c, held in self.when.items() if c not in but)
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
     weight: int
-    actions: tuple[tuple[str, Mapping[str, Any]], ...]
+    actions: Actions
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +110,8 @@ class GroupTemplate:
 
     name: str
     file: str
-    type: str  #: "all" or "select"
-    params: Mapping[str, str]
+    type: int  #: a value of :data:`GROUP_TYPES`
+    params: frozenset[str]
     buckets: tuple[Bucket, ...]
 
 
@@ -80,15 +121,26 @@ class Pipeline:
 
     cookie: int
     learned_cookie: int
+    spare_table: int
     tables: Mapping[str, Table]
     templates: Mapping[str, FlowTemplate]
     groups: Mapping[str, GroupTemplate]
-    #: What ``$name`` stands for besides parameters.
-    constants: Mapping[str, int] = field(default_factory=dict)
+    #: Where the switch puts what it learns.
+    learned: Table
 
     def table_name(self, table_id: int) -> str:
         """The table's name, or its number where it is none of ours."""
         return next((t.name for t in self.tables.values() if t.id == table_id), str(table_id))
+
+    def of(self, fact: str) -> Iterator[FlowTemplate]:
+        """The templates of a fact."""
+        return (template for template in self.templates.values() if template.fact == fact)
+
+    @property
+    def group_ids(self) -> dict[str, int]:
+        """Ids of the groups that have one for good, by name."""
+        fixed = (name for name, group in self.groups.items() if not group.params)
+        return {name: GROUP_BASE + number for number, name in enumerate(fixed)}
 
 
 def load(directory: Traversable) -> Pipeline:
@@ -96,44 +148,65 @@ def load(directory: Traversable) -> Pipeline:
 
     :raises PipelineError: names the file, the table or template, and the reason.
     """
-    tables_file = _File(directory, "tables.yaml")
+    file = _File(directory, "tables.yaml")
+    file.only("file", file.content, {"cookie", "learned_cookie", "spare_table", *_TABLES})
     tables: dict[str, Table] = {}
-    for group, own in (("neutron_tables", False), ("own_tables", True)):
-        for raw in tables_file.list(group):
-            table = _table(tables_file, raw, own)
+    for group, own in _TABLES.items():
+        for raw in file.list(group):
+            table = _table(file, raw, own)
             if table.name in tables or table.id in {t.id for t in tables.values()}:
-                raise tables_file.error(f"table {table.name}", "id or name is used twice")
+                raise file.error(f"table {table.name}", "id or name is used twice")
             tables[table.name] = table
     for table in tables.values():
         if table.miss not in (None, "drop", *tables):
-            raise tables_file.error(f"table {table.name}", f"miss names no table: {table.miss}")
+            raise file.error(f"table {table.name}", f"miss names no table: {table.miss}")
+    cookie, learned = (
+        file.number(key, file.content.get(key), 1, 2**64 - 1)
+        for key in ("cookie", "learned_cookie")
+    )
+    if learned == cookie:
+        raise file.error("learned_cookie", "must differ from cookie")
+    spare = file.number("spare_table", file.content.get("spare_table"), 0, 252)
+    if spare in {table.id for table in tables.values()}:
+        raise file.error("spare_table", f"{spare} is another table's")
 
     templates: dict[str, FlowTemplate] = {}
     groups: dict[str, GroupTemplate] = {}
     for name in ("skeleton.yaml", "l2pop.yaml"):
         file = _File(directory, name)
+        file.only("file", file.content, {"templates", "groups"})
         for raw in file.list("templates"):
-            template = _template(file, raw, tables)
-            if template.name in templates:
-                raise file.error(f"template {template.name}", "name is used twice")
-            templates[template.name] = template
+            for template in _templates(file, raw, tables):
+                if template.name in templates:
+                    raise file.error(f"template {template.name}", "name is used twice")
+                templates[template.name] = template
         for raw in file.list("groups", required=False):
-            group_template = _group(file, raw)
-            if group_template.name in groups:
-                raise file.error(f"group {group_template.name}", "name is used twice")
-            groups[group_template.name] = group_template
-    cookie = tables_file.integer("cookie", 1, 2**64 - 1)
-    learned = tables_file.integer("learned_cookie", 1, 2**64 - 1)
-    if learned == cookie:
-        raise tables_file.error("learned_cookie", "must differ from cookie")
-    return Pipeline(
-        cookie=cookie,
-        learned_cookie=learned,
-        tables=tables,
-        templates=templates,
-        groups=groups,
-        constants={"learned_cookie": learned},
-    )
+            made = _group(file, raw)
+            if made.name in groups:
+                raise file.error(f"group {made.name}", "name is used twice")
+            groups[made.name] = made
+    sharded = [group for group in groups.values() if group.params]
+    if len(sharded) > 1:
+        raise file.error(f"group {sharded[1].name}", "a second group with $shard")
+    if len(groups) - len(sharded) > FIXED_GROUPS:
+        raise file.error("groups", f"more than {FIXED_GROUPS} without $shard")
+    learns = [
+        (template, tables.get(str(arguments.get("table_id"))))
+        for template in templates.values()
+        for name, arguments in template.actions
+        if name == "NXActionLearn"
+    ]
+    if len(learns) != 1:
+        raise PipelineError(f"flows/: {len(learns)} templates learn, one must")
+    ((template, into),) = learns
+    if into is None:
+        raise PipelineError(
+            f"flows/{template.file}: template {template.name}: learns into no table"
+        )
+    return Pipeline(cookie, learned, spare, tables, templates, groups, into)
+
+
+_TABLES = {"neutron_tables": False, "own_tables": True}  #: key of the file → ours alone
 
 
 class _File:
@@ -160,9 +233,6 @@ class _File:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self.error(key, "must be a list of mappings")
         return value
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        return self.number(key, self.content.get(key), low, high)
 
     def number(self, where: str, value: object, low: int, high: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -193,14 +263,42 @@ def _table(file: _File, raw: dict[str, Any], own: bool) -> Table:
     )
 
 
-def _template(file: _File, raw: dict[str, Any], tables: Mapping[str, Table]) -> FlowTemplate:
+_KEYS = {
+    *("name", "for", "when", "table", "priority", "why", "match", "actions", "goto", "equal"),
+}
+
+
+def _templates(
+    file: _File, raw: dict[str, Any], tables: Mapping[str, Table]
+) -> Iterator[FlowTemplate]:
+    """The template, or where it is for each type of tunnel, those."""
     name = file.text("template", raw, "name")
+    by_type = [key for key in ("table", "goto") if isinstance(raw.get(key), dict)]
+    if ("{type}" in name) != bool(by_type):
+        raise file.error(
+            f"template {name}", "{type} in the name and a table or goto for each go together"
+        )
+    if not by_type:
+        yield _template(file, raw, name, None, tables)
+        return
+    for key in by_type:
+        if set(raw[key]) != set(MAX_SEGMENT_ID):
+            types = ", ".join(MAX_SEGMENT_ID)
+            raise file.error(f"template {name}", f"{key} must have one for each of {types}")
+    for kind in MAX_SEGMENT_ID:
+        of_type = raw | {key: raw[key][kind] for key in by_type}
+        yield _template(file, of_type, name.replace("{type}", kind), kind, tables)
+
+
+def _template(
+    file: _File,
+    raw: dict[str, Any],
+    name: str,
+    network_type: str | None,
+    tables: Mapping[str, Table],
+) -> FlowTemplate:
     where = f"template {name}"
-    file.only(
-        where,
-        raw,
-        {"name", "table", "priority", "why", "params", "match", "actions", "goto", "equal"},
-    )
+    file.only(where, raw, _KEYS)
 
     def table(key: str) -> Table:
         value = file.text(where, raw, key)
@@ -220,13 +318,26 @@ def _template(file: _File, raw: dict[str, Any], tables: Mapping[str, Table]) -> 
     match = raw.get("match") or {}
     if not isinstance(match, dict):
         raise file.error(where, "match must be a mapping")
+    fact = file.text(where, raw, "for")
+    if fact not in FACTS:
+        raise file.error(where, f"for must be one of {', '.join(FACTS)}: {fact}")
+    when = _when(file, where, raw, fact)
     actions = _actions(file, where, raw.get("actions"))
-    params = _params(file, where, raw, [match, *(arguments for _, arguments in actions)])
-    if equal is not None and params:
+    params = _params(file, where, [match, actions], FACTS[fact])
+    if equal is not None and (params or fact != "bridge"):
         raise file.error(where, "equal can't be combined with params")
+    if {"shard", "group"} & params and not when.get("wide"):
+        raise file.error(where, "$shard and $group are of wide floods")
+    if {"ip4", "ip6"} <= params:
+        raise file.error(where, "a neighbour has one address: $ip4 or $ip6")
+    if network_type is not None and fact == "bridge":
+        raise file.error(where, "a bridge has tunnels of all types")
     return FlowTemplate(
         name=name,
         file=file.name,
+        fact=fact,
+        when=when,
+        network_type=network_type,
         table=own_table,
         priority=file.number(f"{where} priority", raw.get("priority"), 0, 65535),
         why=file.text(where, raw, "why"),
@@ -238,15 +349,28 @@ def _template(file: _File, raw: dict[str, Any], tables: Mapping[str, Table]) -> 
     )
 
 
+def _when(file: _File, where: str, raw: dict[str, Any], fact: str) -> dict[str, bool]:
+    when = raw.get("when") or {}
+    if not isinstance(when, dict) or not all(isinstance(held, bool) for held in when.values()):
+        raise file.error(where, "when must be a mapping of conditions to true or false")
+    known = SETTINGS | _OF_FACT.get(fact, frozenset())
+    if unknown := set(when) - known:
+        names = ", ".join(sorted(map(str, unknown)))
+        raise file.error(where, f"no condition of {fact}: {names}; there are {', '.join(known)}")
+    return when
+
+
 def _group(file: _File, raw: dict[str, Any]) -> GroupTemplate:
     name = file.text("group", raw, "name")
     where = f"group {name}"
-    file.only(where, raw, {"name", "type", "params", "buckets"})
-    if raw.get("type") not in ("all", "select"):
-        raise file.error(where, "type must be all or select")
+    file.only(where, raw, {"name", "type", "buckets"})
+    if raw.get("type") not in GROUP_TYPES:
+        raise file.error(where, f"type must be {' or '.join(GROUP_TYPES)}")
     buckets = raw.get("buckets")
     if not isinstance(buckets, list) or not all(isinstance(b, dict) for b in buckets):
         raise file.error(where, "buckets must be a list of mappings")
+    for bucket in buckets:
+        file.only(where, bucket, {"weight", "actions"})
     made = tuple(
         Bucket(
             weight=file.number(f"{where} weight", bucket.get("weight", 0), 0, 65535),
@@ -254,35 +378,25 @@ def _group(file: _File, raw: dict[str, Any]) -> GroupTemplate:
         )
         for bucket in buckets
     )
-    arguments = [arguments for bucket in made for _, arguments in bucket.actions]
     return GroupTemplate(
         name=name,
         file=file.name,
-        type=raw["type"],
-        params=_params(file, where, raw, arguments),
+        type=GROUP_TYPES[raw["type"]],
+        params=_params(file, where, [b.actions for b in made], frozenset({"shard"})),
         buckets=made,
     )
 
 
-def _params(file: _File, where: str, raw: dict[str, Any], values: Sequence[Any]) -> dict[str, str]:
-    """The parameters, which must be those that ``values`` use."""
-    params = raw.get("params") or {}
-    if not isinstance(params, dict) or not all(
-        isinstance(name, str) and isinstance(kind, str) and kind in PARAM_SIZES
-        for name, kind in params.items()
-    ):
-        raise file.error(where, f"params must have a type each, of {', '.join(PARAM_SIZES)}")
-    if len(set(params.values())) < len(params):
-        raise file.error(where, "two parameters of one type can't be told apart")
-    used = _used(list(values))
-    if unknown := used - set(params) - {"learned_cookie"}:
-        raise file.error(where, f"${', $'.join(sorted(unknown))} is not among params")
-    if unused := set(params) - used:
-        raise file.error(where, f"parameter {', '.join(sorted(unused))} is not used")
-    return cast(dict[str, str], params)
+def _params(file: _File, where: str, values: list[Any], offered: frozenset[str]) -> frozenset[str]:
+    """The parameters that ``values`` use, all of which are offered."""
+    used = frozenset(_used(values)) - {"learned_cookie"}
+    if unknown := used - offered:
+        names, there = (", ".join(f"${name}" for name in sorted(s)) for s in (unknown, offered))
+        raise file.error(where, f"{names}: there are {there}")
+    return used
 
 
-def _actions(file: _File, where: str, raw: object) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+def _actions(file: _File, where: str, raw: object) -> Actions:
     result = []
     for action in raw if isinstance(raw, list) else [] if raw is None else [raw]:
         if not isinstance(action, dict) or len(action) != 1:
@@ -300,6 +414,6 @@ def _used(value: object) -> set[str]:
         return {value[1:]} if value.startswith("$") else set()
     if isinstance(value, dict):
         return set().union(*map(_used, value.values()))
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return set().union(*map(_used, value))
     return set()

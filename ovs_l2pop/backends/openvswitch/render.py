@@ -1,22 +1,18 @@
 """Facts to rows: what Open vSwitch needs for each."""
 
 from base64 import b32encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 
-from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, TunnelPort
-from ovs_l2pop.backends.openvswitch.stamps import (
-    GROUP_BASE,
-    RECIRCULATE_GROUP,
-    Stamps,
-    encode,
-)
-from ovs_l2pop.core.errors import PipelineError
-from ovs_l2pop.core.messages import MAX_LOCAL_VLAN, Attachment, Segment
+from ovs_l2pop.backends.openvswitch.pipeline import FACTS, FlowTemplate
+from ovs_l2pop.backends.openvswitch.rows import OvsRow, TunnelPort
+from ovs_l2pop.backends.openvswitch.stamps import SHARDS, Filler, Stamps, encode, group_id
+from ovs_l2pop.core.messages import MAX_LOCAL_VLAN, Attachment
 from ovs_l2pop.core.table import (
     NEIGHBOUR,
+    UNICAST,
     Fact,
     FloodFact,
     LocalFact,
@@ -32,9 +28,6 @@ FLOOD_SHARD_SIZE = 400
 
 #: Tunnel ports get their numbers from here on. Open vSwitch numbers other ports from 1.
 FIRST_TUNNEL_OFPORT = 1000
-
-#: Shards that can be told apart: OpenFlow's port numbers fill 164.
-_SHARDS = 256
 
 Tunnel = tuple[str, str]  #: (network type, remote VTEP)
 
@@ -106,79 +99,58 @@ class PortNumbers:
 
 
 class _Network:
-    """Templates with the constants of one attachment filled in.
+    """The flows of one attachment, with its constants filled in.
 
-    What is stamped for every entry is kept as the pieces between its parameters.
+    :param templates: those whose conditions hold, by fact.
     """
 
     __slots__ = (
-        "arp",
         "attachment",
-        "incoming",
+        "constants",
         "local",
-        "member",
-        "nd",
+        "neighbour4",
+        "neighbour6",
+        "network",
         "network_type",
-        "nobody",
-        "segment",
         "strangers",
         "unicast",
         "vlan",
+        "vtep",
     )
 
-    def __init__(self, stamps: Stamps, attachment: Attachment, distributed: bool) -> None:
+    def __init__(
+        self,
+        stamps: Stamps,
+        attachment: Attachment,
+        templates: Mapping[str, list[FlowTemplate]],
+    ) -> None:
         self.attachment = attachment
         self.network_type = attachment.segment.network_type
         self.vlan = encode("vlan", attachment.local_vlan)
-        self.segment = encode("segment", attachment.segment.segment_id)
-        constants = {"vlan": self.vlan, "segment": self.segment}
-        self.incoming = stamps.flows[f"{self.network_type}_in"].bind(**constants)()
-        member = f"{self.network_type}_member{'_distributed' if distributed else ''}"
-        self.member = stamps.flows[member].bind(**constants)
-        self.strangers = (
-            stamps.flows["strangers"].bind(**constants)(),
-            stamps.flows[f"{self.network_type}_stranger"].bind(**constants)(),
-        )
-        self.local = stamps.flows["from_local"].bind(**constants)
-        self.nobody = stamps.flows["flood_nobody"].bind(**constants)()
+        segment = encode("segment", attachment.segment.segment_id)
+        self.constants = {"vlan": self.vlan, "segment": segment}
 
-        def pieces(name: str, first: str, second: str) -> tuple[bytes, bytes, bytes]:
-            try:
-                return stamps.flows[name].bind(**constants).between(first, second)
-            except PipelineError as error:
-                raise PipelineError(f"flows/l2pop.yaml: template {name}: {error}") from error
+        def fillers(fact: str, *order: str, but: str = "") -> list[Filler]:
+            return [
+                stamps.flows[template.name].bind(**self.constants).filler(*order)
+                for template in templates[fact]
+                if template.network_type in (None, self.network_type) and but not in template.params
+            ]
 
-        self.unicast = pieces("unicast", "mac", "port")
-        self.arp = pieces("arp", "ip", "mac")
-        self.nd = pieces("nd", "ip", "mac")
-
-
-#: What is filled in here: template → its parameters and their types; groups likewise.
-_PARAMS = {
-    "from_integration_bridge": {"patch": "port"},
-    "learn": {"patch": "port"},
-    "strangers": {"vlan": "vlan"},
-    "from_local": {"vlan": "vlan", "mac": "mac"},
-    "unicast": {"vlan": "vlan", "mac": "mac", "segment": "segment", "port": "port"},
-    "arp": {"vlan": "vlan", "ip": "ip4", "mac": "mac"},
-    "nd": {"vlan": "vlan", "ip": "ip6", "mac": "mac"},
-    "flood_nobody": {"vlan": "vlan"},
-    "flood": {"vlan": "vlan", "segment": "segment", "ports": "ports"},
-    "large_flood": {"vlan": "vlan", "group": "group"},
-    "flood_shard": {"vlan": "vlan", "shard": "shard", "segment": "segment", "ports": "ports"},
-}
-_GROUP_PARAMS: Mapping[str, Mapping[str, str]] = {"recirculate": {}, "shards": {"shard": "shard"}}
+        self.network = [fill() for fill in fillers("network")]
+        self.strangers = [fill() for fill in fillers("strangers")]
+        self.vtep = fillers("vtep", "port")
+        self.local = fillers("local", "mac")
+        self.unicast = fillers("unicast", "mac", "port")
+        self.neighbour4 = fillers("neighbour", "ip4", "mac", but="ip6")
+        self.neighbour6 = fillers("neighbour", "ip6", "mac", but="ip4")
 
 
 class Renderer:
     """Renders facts through compiled templates.
 
     :param options: Interface options of every tunnel port, by network type.
-    :param shared: a Neutron agent has laid out the bridge.
-    :param distributed: it routes on this host, and what comes in goes through tables of its own
-        first: letting in whoever sends into a network is left to it.
-    :param known_vteps_only: where VTEPs of a network are known, only they may send into it.
-    :raises PipelineError: a template or group that is needed here can't be filled in.
+    :param conditions: those of :data:`.pipeline.SETTINGS` that hold on this host.
     """
 
     def __init__(
@@ -186,27 +158,32 @@ class Renderer:
         stamps: Stamps,
         numbers: PortNumbers,
         options: Mapping[str, tuple[tuple[str, str], ...]],
-        arp_responder: bool,
-        shared: bool = False,
-        distributed: bool = False,
-        known_vteps_only: bool = False,
+        conditions: Collection[str] = (),
     ) -> None:
-        self._shared = shared
-        self._known_vteps_only = known_vteps_only
-        self._distributed = distributed
         self._stamps = stamps
         self._numbers = numbers
         self._options = options
-        self._arp_responder = arp_responder
+        self._shared = "shared" in conditions
+        held: dict[bool, dict[str, list[FlowTemplate]]] = {
+            wide: {
+                fact: [
+                    template
+                    for template in stamps.pipeline.of(fact)
+                    if template.holds({*conditions, *(("wide",) if wide else ())})
+                ]
+                for fact in FACTS
+            }
+            for wide in (False, True)
+        }
+        self._templates = held[False]
+        self._floods = {wide: templates["flood"] for wide, templates in held.items()}
         #: Kinds of facts that have no rows.
-        self.unused = frozenset(() if arp_responder else (NEIGHBOUR,))
+        self.unused = frozenset(kind for kind in (UNICAST, NEIGHBOUR) if not self._templates[kind])
         #: Which network has a local VLAN (encoded), the last that had it where none has.
         self.holders: dict[bytes, Attachment] = {}
         self._networks: dict[Attachment, _Network] = {}
         self._last: _Network | None = None  # facts of one network mostly come together
         self._ports: dict[Tunnel, bytes] = {}
-        self._check_templates()
-        self._recirculate = Group(RECIRCULATE_GROUP, 1, stamps.group("recirculate"))
 
     def forget(self) -> None:
         """Port numbers may have changed, networks may have gone."""
@@ -214,47 +191,17 @@ class Renderer:
         self._networks.clear()
         self._last = None
 
-    def _check_templates(self) -> None:
-        """Better now than with the first network."""
-        pipeline = self._stamps.pipeline
-        needed = dict(_PARAMS)
-        for kind in self._options:
-            needed[f"from_{kind}_tunnel"] = {"port": "port"}
-            for name in (f"{kind}_in", f"{kind}_stranger"):
-                needed[name] = {"segment": "segment", "vlan": "vlan"}
-            for name in (f"{kind}_member", f"{kind}_member_distributed"):
-                needed[name] = {"port": "port", "segment": "segment", "vlan": "vlan"}
-        for name, params in needed.items():
-            template = pipeline.templates.get(name)
-            if template is None:
-                raise PipelineError(f"flows/: template {name} is missing")
-            if template.params != params:
-                raise PipelineError(
-                    f"flows/{template.file}: template {name}: params must be {params}"
-                )
-        for name, group_params in _GROUP_PARAMS.items():
-            group = pipeline.groups.get(name)
-            if group is None:
-                raise PipelineError(f"flows/: group {name} is missing")
-            if group.params != group_params:
-                raise PipelineError(
-                    f"flows/{group.file}: group {name}: params must be {group_params}"
-                )
-            self._stamps.group(name)
-        for kind in self._options:
-            _Network(self._stamps, Attachment("", Segment(kind, 1), 1), self._distributed)
-
     def static(self, patch: int) -> tuple[OvsRow, ...]:
         """Rows that every bridge has; ``patch`` is the port towards the integration bridge."""
-        if self._shared:
-            return self._stamps.static[False]
-        port = encode("port", patch)
-        return (
-            *self._stamps.static[True],
-            *self._stamps.static[False],
-            self._stamps.flows["from_integration_bridge"](patch=port),
-            self._stamps.flows["learn"](patch=port),
-        )
+        port = encode("patch", patch)
+        stamps, found = self._stamps, list[OvsRow]()
+        for skeleton in (False,) if self._shared else (True, False):
+            found += stamps.misses[not skeleton]
+            for template in self._templates["bridge"]:
+                if template.skeleton is skeleton:
+                    rows = stamps.static.get(template.name)
+                    found += rows or (stamps.flows[template.name](patch=port),)
+        return tuple(found)
 
     def rows(self, fact: Fact) -> tuple[OvsRow, ...]:
         """The rows that make a fact true."""
@@ -264,66 +211,64 @@ class Renderer:
         # The most frequent first.
         if isinstance(fact, UnicastFact):
             _, mac, vtep = fact
-            head, middle, tail = network.unicast
+            packed = bytes.fromhex(mac.replace(":", ""))
             port = self._ports.get((network.network_type, vtep)) or self._port(network, vtep)
-            return (head + bytes.fromhex(mac.replace(":", "")) + middle + port + tail,)
+            return tuple([fill(packed, port) for fill in network.unicast])
         if isinstance(fact, NeighbourFact):
-            if not self._arp_responder:
-                return ()
             _, ip, mac = fact
-            six = ":" in ip
-            head, middle, tail = network.nd if six else network.arp
-            address = inet_pton(AF_INET6 if six else AF_INET, ip)
-            return (head + address + middle + bytes.fromhex(mac.replace(":", "")) + tail,)
+            packed = bytes.fromhex(mac.replace(":", ""))
+            if ":" in ip:
+                address = inet_pton(AF_INET6, ip)
+                return tuple([fill(address, packed) for fill in network.neighbour6])
+            address = inet_pton(AF_INET, ip)
+            return tuple([fill(address, packed) for fill in network.neighbour4])
         if isinstance(fact, LocalFact):
-            return (network.local(mac=encode("mac", fact.mac)),)
+            return tuple([fill(encode("mac", fact.mac)) for fill in network.local])
         if isinstance(fact, VtepFact):
             return self._tunnel(network, fact.vtep)
         if isinstance(fact, FloodFact):
             return self._flood(network, fact)
         self.holders[network.vlan] = fact.attachment
-        nobody = (network.nobody,) if self._shared else ()
-        incoming = () if self._distributed else (network.incoming,)
-        strangers = network.strangers if fact.closed and self._known_vteps_only else ()
-        return (*nobody, *incoming, *strangers)
+        return (*network.network, *(network.strangers if fact.closed else ()))
 
     def _tunnel(self, network: _Network, vtep: str) -> tuple[OvsRow, ...]:
         kind = network.network_type
         number = self._numbers.of((kind, vtep))
         name = self._numbers.name((kind, vtep))
-        tunnel = TunnelPort(name, kind, vtep, self._options[kind], number)
         port = encode("port", number)
-        member = (network.member(port=port),) if self._known_vteps_only else ()
-        return (tunnel, self._stamps.flows[f"from_{kind}_tunnel"](port=port), *member)
+        return (
+            TunnelPort(name, kind, vtep, self._options[kind], number),
+            *(fill(port) for fill in network.vtep),
+        )
 
     def _flood(self, network: _Network, fact: FloodFact) -> tuple[OvsRow, ...]:
         ports = [self._port(network, vtep) for vtep in fact.vteps]
-        vlan, segment = network.vlan, network.segment
         if len(ports) <= FLOOD_SHARD_SIZE:
-            return (self._stamps.floods["flood"](ports, vlan=vlan, segment=segment),)
+            return tuple(self._flood_flows(network, {0: ports}, b""))
         shards: dict[int, list[bytes]] = {}
         for port in ports:
             number = int.from_bytes(port, "big") - FIRST_TUNNEL_OFPORT
             shards.setdefault(1 + number // FLOOD_SHARD_SIZE, []).append(port)
-        # Those between that hold nobody too: what a group has in it follows from two small numbers,
-        # of which its id is made. So none is ever changed, and networks share them. Of other's
-        # numbers below ours the first shard may be 0 or less.
+        # Those between that hold nobody have their place in the group too.
         span = range(min(shards), max(shards) + 1)
-        group_id = GROUP_BASE + ((span.start - 1) % _SHARDS << 8) + len(span)
-        buckets = self._stamps.group("shards", [shard % _SHARDS for shard in span])
-        group = Group(group_id, 0, buckets)
-        stamp = self._stamps.floods["flood_shard"]
-        flows = [
-            stamp(shards[s], vlan=vlan, segment=segment, shard=encode("shard", s % _SHARDS))
-            for s in sorted(shards)
-        ]
-        return (
-            self._recirculate,
-            group,
-            *flows,
-            # Last: what it leads to is there.
-            self._stamps.flows["large_flood"](vlan=vlan, group=encode("group", group.group_id)),
-        )
+        flows = self._flood_flows(network, shards, encode("group", group_id(span)))
+        return (*self._stamps.groups(span), *flows)
+
+    def _flood_flows(
+        self, network: _Network, shards: Mapping[int, list[bytes]], group: bytes
+    ) -> Iterator[bytes]:
+        everyone = [port for ports in shards.values() for port in ports]
+        for template in self._floods[bool(group)]:
+            if template.network_type not in (None, network.network_type):
+                continue
+            flood = self._stamps.floods.get(template.name)
+            each = shards if "shard" in template.params else {0: everyone}
+            for shard, ports in sorted(each.items()):
+                number = encode("shard", shard % SHARDS)
+                values = network.constants | {"group": group, "shard": number}
+                yield (
+                    flood(ports, **values) if flood else self._stamps.flows[template.name](**values)
+                )
 
     def _network(self, attachment: Attachment) -> _Network:
         network = self._networks.get(attachment)
@@ -331,7 +276,7 @@ class Renderer:
             if len(self._networks) > 2 * MAX_LOCAL_VLAN:  # most are of networks that have gone
                 self._networks.clear()
             network = self._networks[attachment] = _Network(
-                self._stamps, attachment, self._distributed
+                self._stamps, attachment, self._templates
             )
         return network
 

@@ -16,9 +16,6 @@ from ovs_l2pop.backends.openvswitch.stamps import Stamps
 
 LOG = logging.getLogger(__name__)
 
-#: Neutron uses no table of this number on br-tun, and no flow leads to it.
-SPARE_TABLE = 5
-
 _GOTO = bytes.fromhex("00010008")  # OFPIT_GOTO_TABLE, length
 
 
@@ -28,21 +25,23 @@ def compile_as_returned(pipeline: Pipeline, codec: Codec, channel: Channel) -> S
     :raises BackendError: the switch can't be reached.
     """
 
+    spare = pipeline.spare_table
+
     def echo(row: bytes) -> bytes:
         # The flow's own table can't take it without effect; a goto must lead behind the spare one.
         table, goto = row[:1], row[-4:]
-        leads_back = row[-8:-4] == _GOTO and goto[0] <= SPARE_TABLE
-        sent = bytes([SPARE_TABLE]) + row[1:]
+        leads_back = row[-8:-4] == _GOTO and goto[0] <= spare
+        sent = bytes([spare]) + row[1:]
         if leads_back:
-            sent = sent[:-4] + bytes([SPARE_TABLE + 1]) + sent[-3:]
+            sent = sent[:-4] + bytes([spare + 1]) + sent[-3:]
         refused = channel.write(rows.add_flows([sent], pipeline.learned_cookie))
         came = [
             flow
             for body in channel.flows(pipeline.learned_cookie)
             for flow in rows.flows_in(body)
-            if flow[0] == SPARE_TABLE
+            if flow[0] == spare
         ]
-        channel.write([rows.delete_flows(pipeline.learned_cookie, SPARE_TABLE)])
+        channel.write([rows.delete_flows(pipeline.learned_cookie, spare)])
         if refused or len(came) != 1:
             # Some can't stand alone, such as one that names a group that isn't there yet.
             LOG.debug("no echo of %s: %s", row.hex(), refused)

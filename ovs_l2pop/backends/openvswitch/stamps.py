@@ -12,28 +12,28 @@ Flow-mods and flow statistics carry the same bytes, so wanted and installed flow
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.pipeline import (
+    GROUP_BASE,
+    SETTINGS,
     FlowTemplate,
-    GroupTemplate,
     Pipeline,
     Table,
 )
-from ovs_l2pop.backends.openvswitch.rows import flow_key
+from ovs_l2pop.backends.openvswitch.rows import Group, flow_key
 from ovs_l2pop.core.errors import PipelineError
 
 _ROW_HEAD = struct.Struct("!BH")
 _APPLY_ACTIONS = struct.Struct("!HHxxxx")
 _GOTO_TABLE = struct.Struct("!HHBxxx")
 
-#: Group ids of ours: "l2" in ASCII in the upper half. Groups carry no cookie.
-GROUP_BASE = 0x6C320000
-RECIRCULATE_GROUP = GROUP_BASE
+#: Shards that can be told apart: OpenFlow's port numbers fill 164.
+SHARDS = 256
 
 #: Two sets of values that no header of OpenFlow contains by chance: the first to find the
 #: parameters by, the second to prove that they were found. Ports are below OFPP_MAX (0xff00).
@@ -46,6 +46,7 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "ip6": "2001:db8:a1a2:a3a4:a5a6:a7a8:a9aa:abac",
         "port": 0xDE37,
         "ports": 0xDE59,
+        "patch": 0xDE71,
         "shard": 0x5A6B7C8D,
         "group": 0x1A2B3C4D,
     },
@@ -57,18 +58,32 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "ip6": "2001:db8::1",
         "port": 7,
         "ports": 9,
+        "patch": 5,
         "shard": 3,
         "group": GROUP_BASE + 2,
     },
 )
 
 
-def encode(kind: str, value: Any) -> bytes:
+#: The same as the OpenFlow library wants them.
+_LIBRARY_SAMPLES = tuple(
+    sample | {"vlan": 0x1000 | sample["vlan"]}
+    for sample in _SAMPLES  # OFPVID_PRESENT
+)
+
+
+def group_id(span: range) -> int:
+    """The id of the group of these shards. Of others' port numbers below ours the first may be 0
+    or less."""
+    return GROUP_BASE + ((span.start - 1) % SHARDS << 8) + len(span)
+
+
+def encode(name: str, value: Any) -> bytes:
     """A parameter's value as it lies in a flow.
 
-    :param kind: a key of :data:`pipeline.PARAM_SIZES`.
+    :param name: a key of :data:`.pipeline.PARAM_SIZES`.
     """
-    match kind:
+    match name:
         case "mac":
             return bytes.fromhex(value.replace(":", ""))
         case "ip4" | "ip6":
@@ -78,6 +93,9 @@ def encode(kind: str, value: Any) -> bytes:
         case "segment":
             return int(value).to_bytes(8, "big")
     return int(value).to_bytes(4, "big")
+
+
+Filler = Callable[..., bytes]  #: encoded values to a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +125,20 @@ class Stamp:
             parts += (values[slot], piece)
         return b"".join(parts)
 
-    def between(self, first: str, second: str) -> tuple[bytes, bytes, bytes]:
-        """What lies before, between and behind the only two parameters that are left."""
-        if self.slots != (first, second):
-            raise PipelineError(f"parameters {self.slots} where {first}, {second} are needed")
-        before, between, behind = self.pieces
-        return before, between, behind
+    def filler(self, *order: str) -> "Filler":
+        """The same for values in this order, of which it takes those that it needs."""
+        pieces, places = self.pieces, [order.index(slot) for slot in self.slots]
+        if places == [0, 1]:  # a machine's flows, of which there are very many
+            a, b, c = pieces
+            return lambda first, second: a + first + b + second + c
+
+        def fill(*values: bytes) -> bytes:
+            row = pieces[0]
+            for at, piece in zip(places, pieces[1:], strict=True):
+                row += values[at] + piece
+            return row
+
+        return fill
 
     def offset(self, slot: str) -> int:
         """Where in a row a parameter lies."""
@@ -161,36 +187,65 @@ class Stamps:
         self.pipeline = pipeline
         self.flows: dict[str, Stamp] = {}
         self.floods: dict[str, FloodStamp] = {}
-        #: Rows without parameters, skeleton and ours apart.
-        self.static: dict[bool, tuple[bytes, ...]] = {True: (), False: ()}
+        #: Rows of templates for the bridge that have no parameters.
+        self.static: dict[str, tuple[bytes, ...]] = {}
+        #: Miss flows of Neutron's tables and of ours, by whether these are ours.
+        self.misses: dict[bool, tuple[bytes, ...]] = {
+            own: tuple(self._miss(t) for t in pipeline.tables.values() if t.own is own and t.miss)
+            for own in (False, True)
+        }
         conjunctions = 0
-        for table in pipeline.tables.values():
-            if table.miss is None:
-                continue
-            self.static[not table.own] += (self._miss(table),)
         for template in pipeline.templates.values():
-            if "ports" in template.params.values():
+            if "ports" in template.params:
                 self.floods[template.name] = self._compile_flood(template)
-            elif template.params:
+            elif template.params or template.fact != "bridge":
                 self.flows[template.name] = self._compile(template)
             elif template.equal:
                 conjunctions += 1
-                self.static[template.skeleton] += tuple(self._equal(template, conjunctions))
+                self.static[template.name] = tuple(self._equal(template, conjunctions))
             else:
-                self.static[template.skeleton] += (self._row(template, {}),)
+                self.static[template.name] = (self._row(template, {}),)
+        self.groups(range(1))  # better now than with the first large flood
 
     def same_rows(self, other: "Stamps") -> bool:
         """Whether both stamp the same bytes."""
-        return (self.flows, self.floods, self.static) == (other.flows, other.floods, other.static)
-
-    def group(self, name: str, shards: Iterable[int] = (0,)) -> bytes:
-        """The buckets of a group: those of the template, repeated for each shard."""
-        template = self.pipeline.groups[name]
-        return b"".join(
-            self._codec.bucket(template, bucket, _values(template, {"shard": shard}))
-            for shard in shards
-            for bucket in template.buckets
+        return (self.flows, self.floods, self.static, self.misses) == (
+            *(other.flows, other.floods, other.static, other.misses),
         )
+
+    def of(self, fact: str, *conditions: str) -> list[tuple[FlowTemplate, "Stamp | FloodStamp"]]:
+        """What serves a fact, whatever this host's settings are.
+
+        :param conditions: those of the fact that hold.
+        """
+        return [
+            (template, self.floods.get(template.name) or self.flows[template.name])
+            for template in self.pipeline.of(fact)
+            if template.holds(conditions, but=SETTINGS)
+        ]
+
+    def groups(self, span: range) -> list[Group]:
+        """The groups that a flood leads through, in the order in which each leads to others.
+
+        What is in them follows from two small numbers, of which the ids are made. So none is ever
+        changed, and networks share them.
+
+        :param span: its shards.
+        """
+        ids = self.pipeline.group_ids
+        of_span = group_id(span)
+        return [
+            Group(
+                ids.get(name, of_span),
+                template.type,
+                b"".join(
+                    self._codec.bucket(template, bucket, {"shard": shard % SHARDS})
+                    for shard in (span if template.params else (0,))
+                    for bucket in template.buckets
+                ),
+            )
+            for name, template in self.pipeline.groups.items()
+        ]
 
     def _row(
         self,
@@ -201,34 +256,30 @@ class Stamps:
     ) -> bytes:
         goto = template.goto if actions is None else None
         built = self._codec.actions(
-            template, template.actions if actions is None else actions, _values(template, values)
+            template, template.actions if actions is None else actions, values
         )
         return self._echo(
             _ROW_HEAD.pack(template.table.id, template.priority)
-            + self._codec.match(template, extra or {}, _values(template, values))
+            + self._codec.match(template, extra or {}, values)
             + _apply(b"".join(built))
             + (b"" if goto is None else _GOTO_TABLE.pack(1, 8, goto.id))
         )
 
     def _compile(self, template: FlowTemplate) -> Stamp:
-        samples = [self._row(template, _sample(template, n)) for n in (0, 1)]
-        return _find(template, template.params, *samples)
+        return _find(template, *(self._row(template, values) for values in _LIBRARY_SAMPLES))
 
     def _compile_flood(self, template: FlowTemplate) -> FloodStamp:
         heads, befores, outputs = [], [], []
-        for n in (0, 1):
-            sample = _sample(template, n)
+        for sample in _LIBRARY_SAMPLES:
             row = self._row(template, sample)  # with one port
-            last = self._codec.actions(template, template.actions[-1:], _values(template, sample))
+            last = self._codec.actions(template, template.actions[-1:], sample)
             size = len(b"".join(last))
             key = flow_key(row)
             actions = row[len(key) + _APPLY_ACTIONS.size :]
             heads.append(key)
             befores.append(actions[: len(actions) - size])
             outputs.append(actions[len(actions) - size :])
-        head, before, output = (
-            _find(template, template.params, *samples) for samples in (heads, befores, outputs)
-        )
+        head, before, output = (_find(template, *samples) for samples in (heads, befores, outputs))
         if output.slots != ("ports",) or "ports" in head.slots + before.slots or template.goto:
             raise PipelineError(
                 f"flows/{template.file}: template {template.name}: $ports must be in the last"
@@ -247,10 +298,13 @@ class Stamps:
         template = FlowTemplate(
             name=f"miss of {table.name}",
             file="tables.yaml",
+            fact="bridge",
+            when={},
+            network_type=None,
             table=table,
             priority=0,
             why="below everything",
-            params={},
+            params=frozenset(),
             match={},
             actions=actions,
             goto=goto,
@@ -274,18 +328,7 @@ class Stamps:
                 yield self._row(
                     template, {}, extra=dict.fromkeys(template.equal, masked), actions=[action]
                 )
-        found = FlowTemplate(
-            name=template.name,
-            file=template.file,
-            table=template.table,
-            priority=template.priority,
-            why=template.why,
-            params={},
-            match={"conj_id": number, **template.match},
-            actions=template.actions,
-            goto=template.goto,
-            equal=None,
-        )
+        found = replace(template, match={"conj_id": number, **template.match}, equal=None)
         yield self._row(found, {})
 
 
@@ -297,23 +340,11 @@ def _apply(actions: bytes) -> bytes:
     return _APPLY_ACTIONS.pack(4, 8 + len(actions)) + actions if actions else b""
 
 
-def _values(template: FlowTemplate | GroupTemplate, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as the OpenFlow library wants them."""
-    result: dict[str, Any] = {"group recirculate": RECIRCULATE_GROUP}
-    for name, value in values.items():
-        result[name] = 0x1000 | value if template.params.get(name) == "vlan" else value
-    return result
-
-
-def _sample(template: FlowTemplate, number: int) -> dict[str, Any]:
-    return {name: _SAMPLES[number][kind] for name, kind in template.params.items()}
-
-
-def _find(template: FlowTemplate, params: Mapping[str, str], first: bytes, second: bytes) -> Stamp:
+def _find(template: FlowTemplate, first: bytes, second: bytes) -> Stamp:
     """Where the parameters lie, proved by making the second sample out of the first."""
     places: dict[int, tuple[str, int]] = {}
-    for name, kind in params.items():
-        value = encode(kind, _SAMPLES[0][kind])
+    for name in template.params:
+        value = encode(name, _SAMPLES[0][name])
         at = first.find(value)
         while at >= 0:
             places[at] = name, len(value)
@@ -325,7 +356,7 @@ def _find(template: FlowTemplate, params: Mapping[str, str], first: bytes, secon
         sizes.append(size)
         end = at + size
     stamp = Stamp((*pieces, first[end:]), tuple(slots), tuple(sizes))
-    filled = stamp(**{name: encode(kind, _SAMPLES[1][kind]) for name, kind in params.items()})
+    filled = stamp(**{name: encode(name, _SAMPLES[1][name]) for name in template.params})
     if filled != second:
         raise PipelineError(
             f"flows/{template.file}: template {template.name}: its parameters can't be found in"

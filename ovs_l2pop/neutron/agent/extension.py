@@ -22,8 +22,9 @@ from ovs_l2pop.agent.addresses import HostAddresses
 from ovs_l2pop.agent.control import ControlServer
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.worker import Agent
-from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend, Settings
+from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend
 from ovs_l2pop.backends.openvswitch.datapath import DatapathTransport
+from ovs_l2pop.backends.openvswitch.options import Settings
 from ovs_l2pop.backends.openvswitch.rows import Bridges
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
 from ovs_l2pop.config import limits
