@@ -144,9 +144,9 @@ class Host(Place):
         """Run ``ovs-appctl`` on the host's switch."""
         return self._ovs.appctl(*args)
 
-    def trace(self, bridge: str, flow: str) -> str:
+    def trace(self, bridge: str, flow: str, packet: bytes = b"") -> str:
         """Return what ``ofproto/trace`` says on a packet that enters *bridge*."""
-        return self.appctl("ofproto/trace", bridge, flow)
+        return self.appctl("ofproto/trace", bridge, flow, *([packet.hex()] if packet else []))
 
     def ofport(self, interface: str) -> int:
         """Return the OpenFlow number of a port."""

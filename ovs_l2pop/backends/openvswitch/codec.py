@@ -30,7 +30,7 @@ class Codec:
     def __init__(self, pipeline: Pipeline, library: str = "os_ken") -> None:
         try:
             self.ofproto: Any = importlib.import_module(f"{library}.ofproto.ofproto_v1_3")
-            self._parser: Any = importlib.import_module(f"{library}.ofproto.ofproto_v1_3_parser")
+            self.parser: Any = importlib.import_module(f"{library}.ofproto.ofproto_v1_3_parser")
             fields = importlib.import_module(f"{library}.ofproto.oxm_fields")
             types = importlib.import_module(f"{library}.lib.type_desc")
         except ImportError as error:
@@ -55,7 +55,7 @@ class Codec:
                 for name, value in fields.items()
             ]
             buf = bytearray()
-            self._parser.OFPMatch(_ordered_fields=ordered).serialize(buf, 0)
+            self.parser.OFPMatch(_ordered_fields=ordered).serialize(buf, 0)
         except Exception as error:  # whatever the library makes of a wrong file
             raise self._error(template, f"match {fields}: {error!r}") from error
         return bytes(buf)
@@ -82,7 +82,7 @@ class Codec:
         actions = b"".join(self.actions(template, bucket.actions, values))
         buf = bytearray()
         any_port, any_group = self.ofproto.OFPP_ANY, self.ofproto.OFPG_ANY
-        self._parser.OFPBucket(bucket.weight, any_port, any_group, []).serialize(buf, 0)
+        self.parser.OFPBucket(bucket.weight, any_port, any_group, []).serialize(buf, 0)
         head = len(buf)
         # The library would build the actions once more; only the length is ours to set.
         buf[0:2] = (head + len(actions)).to_bytes(2, "big")
@@ -99,7 +99,7 @@ class Codec:
         if mac is not None:
             fields["eth_dst"] = mac.hex(":")
         buf = bytearray()
-        self._parser.OFPMatch(**fields).serialize(buf, 0)
+        self.parser.OFPMatch(**fields).serialize(buf, 0)
         return bytes(buf)
 
     def conjunction(self, clause: int, clauses: int, number: int) -> tuple[str, Mapping[str, Any]]:
@@ -112,7 +112,7 @@ class Codec:
         """(table name, priority, match, actions) of a flow row, to be read by people."""
         offset = len(flow_key(row))
         try:
-            match = self._parser.OFPMatch.parser(row, 3)
+            match = self.parser.OFPMatch.parser(row, 3)
             fields = " ".join(self._field_texts(match)) or "any"
             actions = " ".join(self._instruction_texts(row, offset)) or "drop"
         except Exception as error:  # noqa: BLE001 - whatever the library makes of foreign bytes
@@ -140,14 +140,14 @@ class Codec:
     def _bucket_texts(self, buckets: bytes) -> Iterator[str]:
         offset = 0
         while offset < len(buckets):
-            bucket = self._parser.OFPBucket.parser(buckets, offset)
+            bucket = self.parser.OFPBucket.parser(buckets, offset)
             offset += _checked(bucket.len)
             actions = " ".join(map(self._action_text, bucket.actions))
             yield f"weight={bucket.weight} {actions}" if bucket.weight else actions
 
     def _instruction_texts(self, row: bytes, offset: int) -> Iterator[str]:
         while offset < len(row):
-            instruction = self._parser.OFPInstruction.parser(row, offset)
+            instruction = self.parser.OFPInstruction.parser(row, offset)
             offset += _checked(instruction.len)
             if hasattr(instruction, "actions"):
                 yield from map(self._action_text, instruction.actions)
@@ -184,7 +184,7 @@ class Codec:
         arguments: Mapping[str, Any],
         values: Mapping[str, Any],
     ) -> Any:
-        cls = getattr(self._parser, name, None)
+        cls = getattr(self.parser, name, None)
         if cls is None:
             raise self._error(template, f"the OpenFlow library has no {name}")
         return cls(**{k: self._resolve(template, v, values) for k, v in arguments.items()})
