@@ -247,6 +247,16 @@ def test_several_writes_on_one_connection(switch: FakeSwitch, path: Path) -> Non
     assert len(switch.executed) == 25
 
 
+def test_xids_begin_again_before_they_leave_their_quarter(switch: FakeSwitch, path: Path) -> None:
+    channel = connected(path)
+    first = channel._xid
+    channel._xid = first + (1 << 29) + 1
+    assert channel.write(flows(2)) == []
+    assert switch.received[-1][1] - first < 100
+    assert channel.write(flows(2)) == []
+    assert len(switch.executed) == 4
+
+
 # -- reading -----------------------------------------------------------------------------------
 
 

@@ -244,6 +244,16 @@ def test_renumbered_tunnels_are_rendered_anew() -> None:
     assert bench.converged()
 
 
+def test_renumbered_now_and_then() -> None:
+    """Only many times in a row is it that the dataplane gives other numbers each time."""
+    bench = Bench(attach(N), AT_A)
+    for number in range(8):
+        bench.backend.renumberings = 1
+        bench.tell(add(N, A, [MAC2, f"10.0.9.{number}"]))
+        bench.reconciler.follow()
+        assert bench.converged()
+
+
 def test_renumbered_twice() -> None:
     bench = Bench(attach(N))
     bench.backend.renumberings = 2
