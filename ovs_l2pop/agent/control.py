@@ -11,7 +11,6 @@ The answer is one object: ``{"error": …}``, or what the command gives.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -27,8 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from ovs_l2pop.agent import views
-from ovs_l2pop.agent.worker import Agent, Outcome
+from ovs_l2pop.agent.jobs import Outcome
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.errors import ConfigError, ControlError, L2popError
+from ovs_l2pop.core.messages import Parser, read
+from ovs_l2pop.lockfile import LockFile
 
 LOG = logging.getLogger(__name__)
 
@@ -53,11 +55,11 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, path: Path, agent: Agent) -> None:
-        self.agent = agent
+    def __init__(self, path: Path, worker: Worker) -> None:
+        self.worker = worker
         self._path = path
         self._closing = False
-        self._lock = -1
+        self._lock: LockFile | None = None
         super().__init__(str(path), _Handler, bind_and_activate=False)
         self._take_place()
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
@@ -66,7 +68,9 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         path = self._path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._take_lock(f"{path}.lock")
+            if self._lock is None:
+                self._lock = LockFile(path.with_name(f"{path.name}.lock"))
+            self._lock.renew()
             _remove_stale(path)
             mask = os.umask(0o177)  # from its first moment for the owner alone
             try:
@@ -79,25 +83,14 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         except OSError as error:
             raise ConfigError(f"control_socket {path}: {error}") from error
 
-    def _take_lock(self, path: str) -> None:
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        if self._lock >= 0 and os.path.samestat(os.fstat(lock), os.fstat(self._lock)):
-            os.close(lock)
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock = lock
-
     def keep_place(self) -> None:
         """Take the place again where somebody has taken the socket away, say with its directory.
+        Nothing while it isn't open.
 
         :raises ConfigError: it can't be.
         """
+        if self._closing or not self._thread.is_alive():
+            return
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(self._path), self._place):
                 return
@@ -117,19 +110,18 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         """Let commands in."""
         self.server_activate()
         self._thread.start()
-        self.agent.housekeeping = self.keep_place
 
     def close(self) -> None:
         """Let none in any more, and leave the place to another agent."""
         self._closing = True
-        self.agent.housekeeping = lambda: None
         if self._thread.is_alive():
             self.socket.shutdown(socket.SHUT_RDWR)  # ends accept()
             self._thread.join()
         self.server_close()
         with contextlib.suppress(OSError):
             self._path.unlink()
-        os.close(self._lock)
+        if self._lock is not None:
+            self._lock.close()
 
     def _serve(self) -> None:
         """Wait in accept(); socketserver's own loop wakes up all the time to see whether to end."""
@@ -187,16 +179,16 @@ class _Handler(socketserver.StreamRequestHandler):
         self.wfile.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
 
     def _ask(self, command: object, request: object) -> dict[str, Any]:
-        agent = self.server.agent
+        worker = self.server.worker
         what = request.get("what") if isinstance(request, dict) else None
         if command == "show" and what == "health":
-            result = views.health(agent)
+            result = views.health(worker)
         elif command == "show" and isinstance(what, str) and what in views.SHOW:
             view = views.SHOW[what]
-            result = agent.call(lambda: view(agent)).result()
+            result = worker.call(lambda: view(worker)).result()
         elif command in ("check", "repair"):
             view = views.check if command == "check" else views.repair
-            result = agent.call(lambda: view(agent)).result()
+            result = worker.call(lambda: view(worker)).result()
         else:
             return {"error": f"unknown request {request!r:.80}"}
         assert isinstance(result, dict)
@@ -215,11 +207,15 @@ class _Handler(socketserver.StreamRequestHandler):
                 lines += new
                 size += sum(map(len, new))
             else:
-                futures.append(self.server.agent.submit(lines))
+                futures.append(self._submit(lines))
                 lines, size = [], 0
         if lines or not futures:  # also who sends nothing learns whether the switch is in line
-            futures.append(self.server.agent.submit(lines))
+            futures.append(self._submit(lines))
         return _summary(future.result() for future in futures)
+
+    def _submit(self, lines: list[bytes]) -> "Future[Outcome]":
+        worker = self.server.worker
+        return worker.submit(*read(lines, Parser(worker.local_ip)))
 
     _closed = False
 

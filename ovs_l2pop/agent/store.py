@@ -11,7 +11,6 @@ kept. A damaged file is moved aside before it is written anew.
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ovs_l2pop.core.errors import ConfigError, brief
+from ovs_l2pop.lockfile import LockFile
 
 LOG = logging.getLogger(__name__)
 
@@ -70,11 +70,11 @@ class Store:
         self._marked = True
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _locked(directory)
+            self._lock = LockFile(directory / "lock")
             try:
                 self._fd = self._open_table()
             except OSError:
-                os.close(self._lock)
+                self._lock.close()
                 raise
         except BlockingIOError as error:
             raise ConfigError(f"state_path {directory} is in use by another agent") from error
@@ -133,8 +133,7 @@ class Store:
         if self._stale or self._fd < 0:
             return False
         try:
-            there, lock = os.stat(self._path), os.stat(self._path.with_name("lock"))
-            return self._seen == _identity(there) and _same_file(lock, os.fstat(self._lock))
+            return self._seen == _identity(os.stat(self._path)) and self._lock.intact
         except OSError:
             return False
 
@@ -186,7 +185,10 @@ class Store:
         fd = -1
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock_again()
+            try:
+                self._lock.renew()
+            except BlockingIOError as error:
+                raise OSError(errno.EBUSY, f"another agent uses {self._path.parent}") from error
             if self._path.is_dir():
                 self._keep_copy()
             new.unlink(missing_ok=True)  # of a rewrite that was interrupted
@@ -233,10 +235,10 @@ class Store:
                 path.write_text(reason)
 
     def close(self) -> None:
-        for fd in (self._fd, self._lock):
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self._fd = self._lock = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        self._lock.close()
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -268,22 +270,6 @@ class Store:
         found = os.stat(self._path) if self._fd < 0 else os.fstat(self._fd)
         self._size = found.st_size
         self._seen = _identity(found)
-
-    def _lock_again(self) -> None:
-        """Where somebody took the lock's file away another agent could begin.
-
-        :raises OSError: one has.
-        """
-        path = self._path.with_name("lock")
-        with contextlib.suppress(FileNotFoundError):
-            if _same_file(os.stat(path), os.fstat(self._lock)):
-                return
-        try:
-            lock = _locked(path.parent)
-        except BlockingIOError as error:
-            raise OSError(errno.EBUSY, f"another agent uses {path.parent}") from error
-        os.close(self._lock)
-        self._lock = lock
 
     def _keep_copy(self) -> None:
         """Move aside what is there, as far as that can be done; of files the newest few are kept.
@@ -321,31 +307,8 @@ def _lines(file: Any) -> Iterator[bytes]:
             line = file.readline(_MAX_LINE + 1)
 
 
-def _locked(directory: Path) -> int:
-    """The lock of a directory.
-
-    :raises BlockingIOError: another agent has it.
-    """
-    try:
-        lock = _open(directory / "lock")
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        lock = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
-
-
 def _identity(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _same_file(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _open(path: Path) -> int:

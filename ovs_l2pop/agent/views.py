@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.backends.interface import Health, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
@@ -24,8 +24,8 @@ def _view(columns: list[str], rows: Iterable[list[Any]]) -> View:
     return {"columns": columns, "rows": list(rows)}
 
 
-def _networks(agent: Agent) -> View:
-    table = agent.table
+def _networks(worker: Worker) -> View:
+    table = worker.table
 
     def rows() -> Iterable[list[Any]]:
         for network_id in sorted(table.network_ids()):
@@ -49,77 +49,77 @@ def _networks(agent: Agent) -> View:
     return _view([*columns, "state"], rows())
 
 
-def _vteps(agent: Agent) -> View:
+def _vteps(worker: Worker) -> View:
     networks: Counter[str] = Counter()
     flooding: Counter[str] = Counter()
     entries: Counter[str] = Counter()
-    for network_id in agent.table.network_ids():
-        for vtep, floods, count in agent.table.vteps(network_id):
+    for network_id in worker.table.network_ids():
+        for vtep, floods, count in worker.table.vteps(network_id):
             networks[vtep] += 1
             flooding[vtep] += floods
             entries[vtep] += count
     return _view(
         ["vtep", "networks", "flooding_networks", "entries", "local"],
         (
-            [vtep, networks[vtep], flooding[vtep], entries[vtep], vtep in agent.table.own]
+            [vtep, networks[vtep], flooding[vtep], entries[vtep], vtep in worker.table.own]
             for vtep in sorted(networks)
         ),
     )
 
 
-def _entries(agent: Agent) -> View:
+def _entries(worker: Worker) -> View:
     return _view(
         ["network_id", "mac", "ip", "vtep", "state"],
         (
             [network_id, *known.entry, known.state]
-            for network_id in sorted(agent.table.network_ids())
-            for known in agent.table.entries(network_id)
+            for network_id in sorted(worker.table.network_ids())
+            for known in worker.table.entries(network_id)
         ),
     )
 
 
-def _tunnels(agent: Agent) -> View:
-    difference = agent.reconciler.difference
+def _tunnels(worker: Worker) -> View:
+    difference = worker.reconciler.difference
     networks: Counter[tuple[Row, str, str]] = Counter()
     for key in difference:
         kind, network_id, vtep = key or ("", "", "")
-        attachment = agent.table.attachment(network_id) if kind == VTEP else None
+        attachment = worker.table.attachment(network_id) if kind == VTEP else None
         if attachment is not None:
             for row in difference.rows(key):
                 networks[row, attachment.segment.network_type, vtep] += 1
     rows = []
     for (row, network_type, vtep), count in networks.items():
-        text = agent.reconciler.describe(row)
+        text = worker.reconciler.describe(row)
         if text.kind == "tunnel":
             state = "installed" if row in difference.installed else "missing"
             rows.append([text.place, network_type, vtep, count, state, text.does])
     return _view(["name", "type", "vtep", "networks", "state", "attributes"], sorted(rows))
 
 
-def health(agent: Agent) -> View:
+def health(worker: Worker) -> View:
     """Whether something needs a person's attention: rows of what, "ok" or "trouble", and why.
 
     For another thread than the worker, which may be waiting for a dataplane that hangs.
     """
     try:
-        view: View = agent.call(lambda: _health(agent)).result(_PATIENCE)
+        view: View = worker.call(lambda: _health(worker)).result(_PATIENCE)
         return view
     except TimeoutError:
-        busy = f"no answer for {agent.busy:.0f} s"
-        detail = f"{busy}; before: {agent.trouble}" if agent.trouble else busy
+        busy = f"no answer for {worker.busy:.0f} s"
+        detail = f"{busy}; before: {worker.trouble}" if worker.trouble else busy
         return _view(_HEALTH_COLUMNS, [["dataplane", "trouble", detail]])
 
 
-def _health(agent: Agent) -> View:
+def _health(worker: Worker) -> View:
     rows = [
-        _state("dataplane", agent.trouble, f"{len(agent.reconciler.difference.installed)} rows"),
-        _state("refused rows", _refused(agent), "none"),
-        _state("table on disk", agent.unkept or agent.forgetful, "kept"),
-        _state("drift", None, _mended(agent)),
-        *agent.noteworthy(),
-        *_orphans(agent),
-        *_flaps(agent),
-        *agent.others_health(),
+        _state("dataplane", worker.trouble, f"{len(worker.reconciler.difference.installed)} rows"),
+        _state("refused rows", _refused(worker), "none"),
+        _state("table on disk", worker.unkept or worker.forgetful, "kept"),
+        _state("drift", None, _mended(worker)),
+        *worker.noteworthy(),
+        *_orphans(worker),
+        *_flaps(worker),
+        *worker.speaker_health(),
     ]
     return _view(_HEALTH_COLUMNS, [list(row) for row in rows])
 
@@ -128,34 +128,34 @@ def _state(what: str, trouble: str | None, well: str) -> Health:
     return Health(what, "trouble", trouble) if trouble else Health(what, "ok", well)
 
 
-def _orphans(agent: Agent) -> Iterable[Health]:
+def _orphans(worker: Worker) -> Iterable[Health]:
     """What is kept of before."""
-    if kept := agent.reconciler.kept:
+    if kept := worker.reconciler.kept:
         yield Health(
             "kept of before",
             "trouble",
             f"{kept} rows of networks that nobody has spoken for are kept;"
-            f" what nobody speaks for goes in {agent.orphans_left:.0f} s",
+            f" what nobody speaks for goes in {worker.orphans_left:.0f} s",
         )
 
 
-def _flaps(agent: Agent) -> Iterable[Health]:
+def _flaps(worker: Worker) -> Iterable[Health]:
     """Addresses that two claim."""
-    if flaps := agent.table.flaps.current():
+    if flaps := worker.table.flaps.current():
         yield Health("moving addresses", "trouble", f"{len(flaps)}; the last: {flaps[-1]}")
 
 
-def _refused(agent: Agent) -> str | None:
-    refused = agent.reconciler.refused
+def _refused(worker: Worker) -> str | None:
+    refused = worker.reconciler.refused
     if not refused:
         return None
     row, reason = next(iter(refused.items()))
-    first = " ".join(agent.reconciler.describe(row)[:3])
+    first = " ".join(worker.reconciler.describe(row)[:3])
     return f"{len(refused)}, tried again every so often; the first: {first}: {reason}"
 
 
-def _mended(agent: Agent) -> str:
-    watch = agent.watch
+def _mended(worker: Worker) -> str:
+    watch = worker.watch
     if watch.last_found is None:
         return "none found"
     parts = [f"{count} {state} {kind}" for (state, kind), count in sorted(watch.mended.items())]
@@ -163,7 +163,7 @@ def _mended(agent: Agent) -> str:
     return f"mended so far: {', '.join(parts)}; last {last}"
 
 
-SHOW: Mapping[str, Callable[[Agent], View]] = {
+SHOW: Mapping[str, Callable[[Worker], View]] = {
     "networks": _networks,
     "vteps": _vteps,
     "entries": _entries,
@@ -173,30 +173,30 @@ SHOW: Mapping[str, Callable[[Agent], View]] = {
 _DRIFT_COLUMNS = ["drift", *RowText._fields]
 
 
-def check(agent: Agent) -> View:
+def check(worker: Worker) -> View:
     """Rows that are missing (wanted, not installed) and surplus (the other way round)."""
     try:
-        drift = agent.drift()
+        drift = worker.drift()
     except BackendError as error:
         return {"error": str(error)}
     return _view(
         _DRIFT_COLUMNS,
-        [*_drift(agent, "missing", drift.missing), *_drift(agent, "surplus", drift.surplus)],
+        [*_drift(worker, "missing", drift.missing), *_drift(worker, "surplus", drift.surplus)],
     )
 
 
-def repair(agent: Agent) -> View:
+def repair(worker: Worker) -> View:
     """As :func:`check`, and written; refused rows are listed under ``refused``."""
     try:
-        drift, refused = agent.repair()
+        drift, refused = worker.repair()
     except BackendError as error:
         return {"error": str(error)}
-    rows = [*_drift(agent, "missing", drift.missing), *_drift(agent, "surplus", drift.surplus)]
+    rows = [*_drift(worker, "missing", drift.missing), *_drift(worker, "surplus", drift.surplus)]
     texts = [
-        f"{' '.join(agent.reconciler.describe(row)[:3])}: {why}" for row, why in refused.items()
+        f"{' '.join(worker.reconciler.describe(row)[:3])}: {why}" for row, why in refused.items()
     ]
     return {**_view(_DRIFT_COLUMNS, rows), "refused": texts}
 
 
-def _drift(agent: Agent, state: str, rows: Iterable[Row]) -> Iterable[list[Any]]:
-    return sorted([state, *agent.reconciler.describe(row)] for row in rows)
+def _drift(worker: Worker, state: str, rows: Iterable[Row]) -> Iterable[list[Any]]:
+    return sorted([state, *worker.reconciler.describe(row)] for row in rows)

@@ -23,7 +23,7 @@ _IGNORED = (
 )
 
 
-class Agent(Command):
+class RunAgent(Command):
     """Run the agent in the foreground until SIGTERM or SIGINT.
 
     The dataplane stays as it is when the agent ends; started again, it goes on from the table
@@ -43,7 +43,7 @@ class Agent(Command):
         from ovs_l2pop.agent.addresses import HostAddresses
         from ovs_l2pop.agent.control import ControlServer
         from ovs_l2pop.agent.store import Store
-        from ovs_l2pop.agent.worker import Agent as Service
+        from ovs_l2pop.agent.worker import Worker
         from ovs_l2pop.backends import loader
 
         for number in _IGNORED:
@@ -68,16 +68,18 @@ class Agent(Command):
         gc.set_threshold(200_000, 50, 1000)
         # State and socket first: a second agent must fail before it touches the dataplane.
         store = Store(Path(options.state_path).absolute())
-        service = Service(
+        worker = Worker(
             *(options.local_ip, backend, store, options.drift_interval),
             orphan_time=options.orphan_time,
             addresses=HostAddresses(),
             limits=config.limits(options),
+            speaker=lambda: listener,
+            housekeeping=lambda: control.keep_place(),
         )
-        listener = _listener(conf, arguments, service)
-        control = ControlServer(path, service)
+        listener = _listener(conf, arguments, worker)
+        control = ControlServer(path, worker)
         try:
-            service.start().add_done_callback(lambda _: os.write(tell, b"\0"))
+            worker.start().add_done_callback(lambda _: os.write(tell, b"\0"))
             while os.read(events, 1)[0] not in _ENDING:  # else the dataplane was tried
                 control.start()
                 LOG.info("ready: VTEP %s, control socket %s", options.local_ip, path)
@@ -88,11 +90,11 @@ class Agent(Command):
             if listener is not None:
                 listener.stop()
             control.close()
-            service.stop()
+            worker.stop()
         return 0
 
 
-def _listener(conf: Any, arguments: list[str], service: Any) -> Any:
+def _listener(conf: Any, arguments: list[str], worker: Any) -> Any:
     """What listens to a Neutron server, or None; without one oslo.messaging is not needed."""
     if not conf.transport_url:
         return None
@@ -104,7 +106,7 @@ def _listener(conf: Any, arguments: list[str], service: Any) -> Any:
         raise ConfigError(
             f"[DEFAULT] transport_url needs oslo.messaging ({error}): pip install 'ovs-l2pop[rpc]'"
         ) from error
-    return Listener(conf, arguments, service)
+    return Listener(conf, arguments, worker)
 
 
 def _log_to_stderr(level: int) -> None:

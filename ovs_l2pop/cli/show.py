@@ -15,31 +15,31 @@ class _Show(Lister):
         return answer["columns"], answer["rows"]
 
 
-class Networks(_Show):
+class ShowNetworks(_Show):
     """List networks: attached to this host, or only heard of."""
 
     what = "networks"
 
 
-class Vteps(_Show):
+class ShowVteps(_Show):
     """List VTEPs and what is behind them."""
 
     what = "vteps"
 
 
-class Entries(_Show):
+class ShowEntries(_Show):
     """List entries in the order of their claims, and which of them hold."""
 
     what = "entries"
 
 
-class Tunnels(_Show):
+class ShowTunnels(_Show):
     """List tunnels and in how many networks each is needed."""
 
     what = "tunnels"
 
 
-class Health(_Show):
+class ShowHealth(_Show):
     """List what may need attention. Exit code 0: nothing does. 1: something does."""
 
     what = "health"

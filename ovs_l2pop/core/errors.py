@@ -22,6 +22,12 @@ def brief(text: object, limit: int = _MAX_TEXT) -> str:
     return f"{words[: limit * 2 // 3]} … {words[len(words) - limit // 3 + 3 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception: RPC's carry the server's traceback."""
+    text = str(error).strip()
+    return brief(text.splitlines()[0], 300) if text else type(error).__name__
+
+
 class L2popError(Exception):
     """Base of every error that this package raises; its text is fit for an operator."""
 

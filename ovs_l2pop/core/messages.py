@@ -23,12 +23,15 @@ Nothing that arrives raises: what is wrong becomes a :class:`Refusal` that names
 what is good beside it becomes a change.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple
 from uuid import UUID
+
+from ovs_l2pop.core.errors import L2popError
 
 #: The pair that asks for broadcast, unknown unicast and multicast of a network to be copied to a
 #: VTEP (``FLOODING_ENTRY`` in ``neutron/common/constants.py``).
@@ -102,32 +105,24 @@ class Detach(NamedTuple):
 Change = AddEntries | RemoveEntries | Attachment | Detach
 
 
-def to_message(change: Change) -> dict[str, object]:
-    """The message that makes this change and no other: the reverse of :class:`Parser`."""
-    match change:
-        case Attachment(network_id, segment, local_vlan, bridge):
-            message: dict[str, object] = {
-                "method": "attach_network",
-                "network_id": network_id,
-                "network_type": segment.network_type,
-                "segment_id": segment.segment_id,
-                "local_vlan": local_vlan,
-            }
-            return message | ({"bridge": bridge} if bridge else {})
-        case Detach(network_id):
-            return {"method": "detach_network", "network_id": network_id}
-    pairs = [[entry.mac, entry.ip] for entry in change.entries]
-    if change.flooding:
-        pairs.append([FLOODING_MAC, FLOODING_IP])
-    numbered = {} if change.revision is None else {"revision": change.revision}
-    body: dict[str, object] = {"ports": {change.vtep: pairs}, **numbered}
-    if isinstance(change, RemoveEntries):
-        return {"method": "remove_fdb_entries", "fdb_entries": {change.network_id: body}}
-    if change.segment is None:
-        update = {"chg_ip": {change.network_id: {change.vtep: {"after": pairs, **numbered}}}}
-        return {"method": "update_fdb_entries", "fdb_entries": update}
-    body |= change.segment._asdict()
-    return {"method": "add_fdb_entries", "fdb_entries": {change.network_id: body}}
+class Told(NamedTuple):
+    """One message, as it was read."""
+
+    changes: list[Change]
+    #: The message itself, for the table's file; None where part of it was refused, or there was
+    #: none.
+    line: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, about, of the message that says this."""
+        if self.line is not None:
+            return len(self.line)
+        return sum(
+            100 + 50 * len(change.entries)
+            for change in self.changes
+            if isinstance(change, AddEntries | RemoveEntries)
+        )
 
 
 class Refusal(NamedTuple):
@@ -141,13 +136,16 @@ class Refusal(NamedTuple):
         return f"{self.where}: {self.offender}: {self.reason}"
 
 
-class _InvalidError(Exception):
-    """Internal: carries offender and reason up to where the place is known."""
+class InvalidError(L2popError):
+    """Carries offender and reason up to where the place is known."""
 
     def __init__(self, offender: object, reason: str) -> None:
         super().__init__(reason)
         self.offender = quote(offender)
         self.reason = reason
+
+    def at(self, where: str) -> Refusal:
+        return Refusal(where, self.offender, self.reason)
 
 
 def quote(value: object) -> str:
@@ -170,13 +168,13 @@ _GROUP_MAC_DIGITS = frozenset("13579bdf")  # second digit odd: the I/G bit (IEEE
 
 def _mac(value: object) -> str:
     if not isinstance(value, str):
-        raise _InvalidError(value, "not a MAC address")
+        raise InvalidError(value, "not a MAC address")
     if not _CANONICAL_MAC(value):
         if not _ANY_MAC(value):
-            raise _InvalidError(value, "not a MAC address")
+            raise InvalidError(value, "not a MAC address")
         value = value.lower().replace("-", ":")
     if value[1] in _GROUP_MAC_DIGITS:
-        raise _InvalidError(value, "a group address can't be a machine's MAC address")
+        raise InvalidError(value, "a group address can't be a machine's MAC address")
     return value
 
 
@@ -191,15 +189,15 @@ _UNICAST_IPV4 = re.compile(
 def _ip(value: object) -> str:
     """An IPv4 or IPv6 address in canonical notation, with no zone."""
     if not isinstance(value, str) or "%" in value:
-        raise _InvalidError(value, "not an IP address")
+        raise InvalidError(value, "not an IP address")
     if _UNICAST_IPV4(value):
         return value
     try:
         address = IPv6Address(value) if ":" in value else IPv4Address(value)
     except AddressValueError:
-        raise _InvalidError(value, "not an IP address") from None
+        raise InvalidError(value, "not an IP address") from None
     if address.version == 4 or address.is_multicast or address.is_unspecified:
-        raise _InvalidError(value, "not a unicast IP address")
+        raise InvalidError(value, "not a unicast IP address")
     return str(address)
 
 
@@ -232,16 +230,16 @@ def vtep_problem(address: str) -> str | None:
 
 def _vtep(value: object, version: int | None) -> str:
     if not isinstance(value, str) or "%" in value:
-        raise _InvalidError(value, "not an IP address")
+        raise InvalidError(value, "not an IP address")
     try:
         problem = vtep_problem(value)
     except ValueError:
-        raise _InvalidError(value, "not an IP address") from None
+        raise InvalidError(value, "not an IP address") from None
     vtep = str(ip_address(value)) if ":" in value else value
     if problem is None and version not in (None, 6 if ":" in vtep else 4):
         problem = f"VTEP is not an IPv{version} address"
     if problem is not None:
-        raise _InvalidError(value, problem)
+        raise InvalidError(value, problem)
     return vtep
 
 
@@ -254,29 +252,27 @@ def _uuid(value: object) -> str:
         else:
             if value.lower() in (parsed, parsed.replace("-", "")):
                 return parsed
-    raise _InvalidError(value, "not a UUID")
+    raise InvalidError(value, "not a UUID")
 
 
 def _mapping(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _InvalidError(value, f"{what} must be an object")
+        raise InvalidError(value, f"{what} must be an object")
     return value
 
 
 def _integer(value: object, low: int, high: int, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _InvalidError(value, f"{what} must be an integer")
+        raise InvalidError(value, f"{what} must be an integer")
     if not low <= value <= high:
-        raise _InvalidError(value, f"{what} must be in {low}..{high}")
+        raise InvalidError(value, f"{what} must be in {low}..{high}")
     return value
 
 
 def _segment(body: Mapping[str, Any]) -> Segment:
     network_type = body.get("network_type")
     if not isinstance(network_type, str) or network_type not in MAX_SEGMENT_ID:
-        raise _InvalidError(
-            network_type, f"network_type must be one of {', '.join(MAX_SEGMENT_ID)}"
-        )
+        raise InvalidError(network_type, f"network_type must be one of {', '.join(MAX_SEGMENT_ID)}")
     high = MAX_SEGMENT_ID[network_type]
     return Segment(
         network_type, _integer(body.get("segment_id"), 1, high, f"{network_type} segment_id")
@@ -289,6 +285,57 @@ def _revision(body: Mapping[str, Any]) -> int | None:
     return None if revision is None else _integer(revision, 0, 2**63 - 1, "revision")
 
 
+def entry(mac: object, ip: object, vtep: str) -> Entry:
+    """A machine behind a VTEP.
+
+    :raises InvalidError: an address can't be a machine's.
+    """
+    if (mac := _mac(mac)) == FLOODING_MAC:
+        raise InvalidError(mac, "the flooding entry is no machine's")
+    return Entry(mac, _ip(ip), vtep)
+
+
+def check_vtep(vtep: object, local_ip: str) -> str:
+    """A VTEP, in canonical notation.
+
+    :raises InvalidError: it can't be one, or none that is reached from this.
+    """
+    return _vtep(vtep, _family(local_ip))
+
+
+def read(lines: Iterable[bytes], parser: "Parser") -> tuple[list[Told], list[Refusal]]:
+    """Messages, one JSON object a line, and what was refused of them. Never raises."""
+    told: list[Told] = []
+    refusals: list[Refusal] = []
+    for line in lines:
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            text = line[:60].decode(errors="backslashreplace")
+            refusals.append(Refusal(f"message ({error})", quote(text), "not JSON"))
+            continue
+        changes, refused = parser.parse(message)
+        refusals += refused
+        if changes:
+            told.append(Told(changes, None if refused else line))
+    return told, refusals
+
+
+def unreachable(change: Change, local_ip: str) -> Refusal | None:
+    """Why nothing of a change can be reached from this VTEP: its VTEP is of another family."""
+    if not isinstance(change, AddEntries | RemoveEntries):
+        return None
+    try:
+        check_vtep(change.vtep, local_ip)
+    except InvalidError as error:
+        return error.at(f"fdb_entries of network {change.network_id} ports, VTEP")
+    return None
+
+
+def _family(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
 class Parser:
     """Turns messages into changes.
 
@@ -297,7 +344,7 @@ class Parser:
     """
 
     def __init__(self, local_ip: str | None = None) -> None:
-        self._vtep_version = None if local_ip is None else (6 if ":" in local_ip else 4)
+        self._vtep_version = None if local_ip is None else _family(local_ip)
         self._methods: dict[str, Callable[[dict[str, Any]], None]] = {
             "add_fdb_entries": self._add,
             "remove_fdb_entries": self._remove,
@@ -317,24 +364,24 @@ class Parser:
             method = body.get("method")
             handler = self._methods.get(method) if isinstance(method, str) else None
             if handler is None:
-                raise _InvalidError(method, f"method must be one of {', '.join(self._methods)}")
-        except _InvalidError as error:
+                raise InvalidError(method, f"method must be one of {', '.join(self._methods)}")
+        except InvalidError as error:
             self._refuse("message", error)
         else:
             try:
                 handler(body)
-            except _InvalidError as error:
+            except InvalidError as error:
                 self._refuse(str(method), error)
         return self._changes, self._refusals
 
-    def _refuse(self, where: str, error: _InvalidError) -> None:
-        self._refusals.append(Refusal(where, error.offender, error.reason))
+    def _refuse(self, where: str, error: InvalidError) -> None:
+        self._refusals.append(error.at(where))
 
     def _add(self, message: dict[str, Any]) -> None:
         for network_id, body, where in self._networks(message.get("fdb_entries")):
             try:
                 segment, revision = _segment(body), _revision(body)
-            except _InvalidError as error:
+            except InvalidError as error:
                 self._refuse(where, error)
                 continue
             for vtep, pairs, place in self._vteps(body.get("ports"), f"{where} ports"):
@@ -347,7 +394,7 @@ class Parser:
         for network_id, body, where in self._networks(message.get("fdb_entries")):
             try:
                 revision = _revision(body)
-            except _InvalidError as error:
+            except InvalidError as error:
                 self._refuse(where, error)
                 continue
             for vtep, pairs, place in self._vteps(body.get("ports"), f"{where} ports"):
@@ -359,7 +406,7 @@ class Parser:
         for action, networks in actions.items():
             if action != "chg_ip":
                 self._refuse(
-                    "update_fdb_entries", _InvalidError(action, "the only action is chg_ip")
+                    "update_fdb_entries", InvalidError(action, "the only action is chg_ip")
                 )
                 continue
             for network_id, body, where in self._networks(networks, "chg_ip"):
@@ -370,14 +417,14 @@ class Parser:
         try:
             lists = _mapping(change, "a change of addresses")
             revision = _revision(lists)
-        except _InvalidError as error:
+        except InvalidError as error:
             self._refuse(where, error)
             return
         # Either list may be missing: an address that only came or only went (Neutron bug 1367881).
         before, floods = self._pairs(lists.get("before", []), vtep, f"{where} before")
         after, floods_too = self._pairs(lists.get("after", []), vtep, f"{where} after")
         if floods or floods_too:
-            self._refuse(where, _InvalidError(FLOODING_MAC, "the flooding entry has no address"))
+            self._refuse(where, InvalidError(FLOODING_MAC, "the flooding entry has no address"))
         # What comes goes in first: a VTEP that loses its last entry is forgotten, and with it the
         # segment that it announced, which this message doesn't tell again.
         if after:
@@ -392,7 +439,7 @@ class Parser:
             _integer(local_vlan, 1, MAX_LOCAL_VLAN, "local_vlan")
         bridge = message.get("bridge")
         if bridge is not None and not (isinstance(bridge, str) and _DEVICE_NAME(bridge)):
-            raise _InvalidError(bridge, "not the name of a bridge")
+            raise InvalidError(bridge, "not the name of a bridge")
         network_id = _uuid(message.get("network_id"))
         self._changes.append(Attachment(network_id, _segment(message), local_vlan, bridge))
 
@@ -402,7 +449,7 @@ class Parser:
     def _format(self, message: dict[str, Any]) -> None:
         """The first line of a table's file, which may be sent like any other file."""
         if message.get("format") != 1:
-            raise _InvalidError(message.get("format"), "of this format nothing is known")
+            raise InvalidError(message.get("format"), "of this format nothing is known")
 
     def _networks(
         self, value: object, what: str = "fdb_entries"
@@ -412,19 +459,19 @@ class Parser:
             try:
                 network_id = _uuid(key)
                 yield network_id, _mapping(body, "a network"), where
-            except _InvalidError as error:
+            except InvalidError as error:
                 self._refuse(where, error)
 
     def _vteps(self, value: object, where: str) -> Iterator[tuple[str, Any, str]]:
         try:
             vteps = _mapping(value, "a map from VTEP to entries")
-        except _InvalidError as error:
+        except InvalidError as error:
             self._refuse(where, error)
             return
         for key, body in vteps.items():
             try:
                 vtep = _vtep(key, self._vtep_version)
-            except _InvalidError as error:
+            except InvalidError as error:
                 self._refuse(f"{where}, VTEP", error)
             else:
                 yield vtep, body, f"{where}, VTEP {vtep}"
@@ -433,21 +480,21 @@ class Parser:
         entries: list[Entry] = []
         flooding = False
         if not isinstance(pairs, list):
-            self._refuse(where, _InvalidError(pairs, "must be a list of [MAC, IP] pairs"))
+            self._refuse(where, InvalidError(pairs, "must be a list of [MAC, IP] pairs"))
             return entries, flooding
         for index, pair in enumerate(pairs):
             try:
                 # Later elements are ignored: upstream could never add a third one without
                 # breaking its peers (bug 1352801), and we don't want to be such a peer.
                 if not isinstance(pair, (list, tuple)) or len(pair) < 2:
-                    raise _InvalidError(pair, "must be a [MAC, IP] pair")
+                    raise InvalidError(pair, "must be a [MAC, IP] pair")
                 mac, ip = _mac(pair[0]), pair[1]
                 if mac == FLOODING_MAC:
                     if ip != FLOODING_IP:
-                        raise _InvalidError(ip, f"the flooding entry's IP is {FLOODING_IP}")
+                        raise InvalidError(ip, f"the flooding entry's IP is {FLOODING_IP}")
                     flooding = True
                 else:
                     entries.append(Entry(mac, _ip(ip), vtep))
-            except _InvalidError as error:
+            except InvalidError as error:
                 self._refuse(f"{where} [{index}]", error)
         return entries, flooding

@@ -36,7 +36,7 @@ class Found(NamedTuple):
     copies: tuple[str, ...] = ()  #: remote VTEPs that it copies BUM traffic to
 
 
-class _Place:
+class _KeptPlace:
     """What was found of one network."""
 
     __slots__ = ("copies", "keys", "networks", "rows")
@@ -52,7 +52,7 @@ class Orphans:
     """The rows that are kept. What a method returns is kept no longer."""
 
     def __init__(self, found: Iterable[Found] = ()) -> None:
-        self._places: dict[Hashable, _Place] = {}
+        self._places: dict[Hashable, _KeptPlace] = {}
         #: Row → its place; None: it serves all.
         self._rows: dict[Hashable, Hashable] = {}
         self._slots: dict[Hashable, Hashable] = {}
@@ -65,7 +65,7 @@ class Orphans:
             self._slots[slot] = row
             if place is None:
                 continue
-            known = self._places.setdefault(place, _Place())
+            known = self._places.setdefault(place, _KeptPlace())
             known.rows.add(row)
             known.copies.update(copies)
             if network is not None:

@@ -30,9 +30,9 @@ from ovs_l2pop.core.messages import (
     Refusal,
     RemoveEntries,
     Segment,
-    to_message,
 )
 from ovs_l2pop.core.revisions import Revisions
+from ovs_l2pop.core.wire import to_message
 
 
 class NetworkFact(NamedTuple):
@@ -108,7 +108,7 @@ class _Vtep:
 _Claims = Entry | dict[Entry, None]
 
 
-class _Network:
+class _KnownNetwork:
     """What is known of one network. Dicts of entries are in the order of claims, newest last."""
 
     __slots__ = ("attachment", "entries", "ips", "macs", "vteps")
@@ -140,7 +140,7 @@ class _Network:
         return _newest(self.macs[entry.mac]) == entry and _newest(self.ips[entry.ip]) == entry
 
 
-_NOTHING = _Network()
+_NOTHING = _KnownNetwork()
 
 
 def _newest(claims: _Claims) -> Entry:
@@ -208,7 +208,7 @@ class ForwardingTable:
         self._count = 0  # of entries
         #: All addresses of this host: what is behind any of them is here.
         self.own = frozenset({local_ip})
-        self._networks: dict[str, _Network] = {}
+        self._networks: dict[str, _KnownNetwork] = {}
         #: Which network holds a local VLAN or a segment.
         self._holders: dict[int | Segment, str] = {}
         self._dirty: dict[Key, None] = {}
@@ -338,7 +338,9 @@ class ForwardingTable:
         ((_, fact),) = self.facts([(UNICAST, network_id, mac)])
         return fact
 
-    def _network_fact(self, key: Key, network: _Network, attachment: Attachment) -> Fact | None:
+    def _network_fact(
+        self, key: Key, network: _KnownNetwork, attachment: Attachment
+    ) -> Fact | None:
         """A fact that is not about one entry."""
         kind, _, vtep = key
         if kind == VTEP:
@@ -355,7 +357,7 @@ class ForwardingTable:
         closed = any(self._is_peer(network, vtep, attachment) for vtep in network.vteps)
         return NetworkFact(attachment, closed)
 
-    def _is_peer(self, network: _Network, vtep: str, attachment: Attachment) -> bool:
+    def _is_peer(self, network: _KnownNetwork, vtep: str, attachment: Attachment) -> bool:
         return vtep not in self.own and network.reaches(vtep, attachment)
 
     def attachments(self) -> Iterator[Attachment]:
@@ -460,7 +462,7 @@ class ForwardingTable:
         network_id, segment, vtep, entries, flooding, revision = change
         if not entries and not flooding:
             return
-        network = self._networks.setdefault(network_id, _Network())
+        network = self._networks.setdefault(network_id, _KnownNetwork())
         if (known := network.vteps.get(vtep)) is None:
             known = network.vteps[vtep] = _Vtep()
             self._vteps[vtep] += 1
@@ -505,7 +507,7 @@ class ForwardingTable:
             else:
                 self._revisions.removed(network_id, entry, revision)
 
-    def _watch(self, network: _Network, entry: Entry, network_id: str) -> None:
+    def _watch(self, network: _KnownNetwork, entry: Entry, network_id: str) -> None:
         """Is this a move?"""
         mac, ip, vtep = entry
         claims = network.macs.get(mac)
@@ -568,7 +570,7 @@ class ForwardingTable:
                     f"{f'local VLAN {claim}' if isinstance(claim, int) else claim} belongs to"
                     f" network {holder}; detach that one first",
                 )
-        network = self._networks.setdefault(network_id, _Network())
+        network = self._networks.setdefault(network_id, _KnownNetwork())
         if network.attachment != attachment:
             self._release(network.attachment)
             network.attachment = attachment

@@ -5,14 +5,16 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
+from ovs_l2pop.backends.interface import Health
+from ovs_l2pop.core.errors import first_line
 from ovs_l2pop.daemon import upstream
 from ovs_l2pop.daemon.presence import Presence, agent_state
 from ovs_l2pop.daemon.rpc import Rpc, RpcError
 from ovs_l2pop.daemon.upstream import UpstreamMessages
 from ovs_l2pop.sync import endpoint, protocol
 from ovs_l2pop.sync.endpoint import Updates
-from ovs_l2pop.sync.follower import SYNC_TIMEOUT, Follower, brief
+from ovs_l2pop.sync.follower import SYNC_TIMEOUT, Follower
 
 LOG = logging.getLogger(__name__)
 
@@ -21,31 +23,31 @@ _RETRY = 10.0
 
 
 class Listener:
-    """Listens for one agent, from :meth:`start` to :meth:`stop`; neither waits for the broker.
+    """Listens for one worker, and is its speaker, from :meth:`start` to :meth:`stop`; neither waits
+    for the broker.
 
     :param conf: of :func:`ovs_l2pop.config.load`.
     :param arguments: its arguments, for oslo.messaging's own options.
     :raises ConfigError: those can't be used.
     """
 
-    def __init__(self, conf: Any, arguments: Sequence[str], agent: Agent) -> None:
+    def __init__(self, conf: Any, arguments: Sequence[str], worker: Worker) -> None:
         options = conf.ovs_l2pop
         self._host: str = conf.host
         self._rpc = Rpc(arguments, self._host, self._reconnected)
-        self._follower = Follower(agent, self._sync, options.sync_interval, attaches=False)
+        self._follower = Follower(worker, self._sync, options.sync_interval, attaches=False)
         self._presence: Presence | None = None
         if options.report_interval:
             self._presence = Presence(
-                *(agent, self._rpc, agent_state(conf), options.report_interval),
+                *(worker, self._rpc, agent_state(conf), options.report_interval),
                 missed=self._follower.soon,
             )
-        self._rpc.serve(upstream.TOPIC, UpstreamMessages(agent, self._host))
+        self._rpc.serve(upstream.TOPIC, UpstreamMessages(worker, self._host))
         self._rpc.serve(protocol.AGENT_TOPIC, Updates(self._follower))
-        agent.networks_changed = self._networks_changed
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin to listen; the agent is started."""
+        """Begin to listen; the worker is started."""
         threading.Thread(target=self._run, name="rpc-start", daemon=True).start()
 
     def stop(self) -> None:
@@ -54,6 +56,22 @@ class Listener:
             self._presence.stop()
         self._follower.stop()
         self._rpc.stop()
+
+    # -- as a speaker, in the worker ---------------------------------------------------------------
+
+    def networks_changed(self) -> None:
+        self._follower.networks_changed()
+        if self._presence is not None:
+            self._presence.soon()
+
+    def health(self) -> Health:
+        return self._follower.health()
+
+    def awaited(self, network_id: str, told: bool) -> bool:
+        return self._follower.awaited(network_id, told)
+
+    def out_of_reach(self) -> bool:
+        return self._follower.out_of_reach()
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -65,8 +83,8 @@ class Listener:
                 self._rpc.start()
                 break
             except Exception as error:  # noqa: BLE001 - whatever RPC raises: it is tried again
-                if trouble != brief(error):
-                    trouble = brief(error)
+                if trouble != first_line(error):
+                    trouble = first_line(error)
                     LOG.error("can't listen to the broker, will go on trying: %s", trouble)
                 self._ended.wait(_RETRY)
         if self._ended.is_set():
@@ -75,11 +93,6 @@ class Listener:
         self._follower.start()
         if self._presence is not None:
             self._presence.start()
-
-    def _networks_changed(self) -> None:
-        self._follower.soon()
-        if self._presence is not None:
-            self._presence.soon()
 
     def _reconnected(self) -> None:
         """What was cast meanwhile is lost."""

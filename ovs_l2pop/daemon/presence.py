@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.backends.openvswitch.options import register
 from ovs_l2pop.daemon.rpc import Rpc, RpcError
 from ovs_l2pop.sync.protocol import EXTENSION
@@ -71,13 +71,13 @@ class Presence:
 
     def __init__(
         self,
-        agent: Agent,
+        worker: Worker,
         rpc: Rpc,
         state: Mapping[str, Any],
         interval: float,
         missed: Callable[[], None],
     ) -> None:
-        self._agent = agent
+        self._worker = worker
         self._rpc = rpc
         self._state = dict(state)
         self._host: str = state["host"]
@@ -125,7 +125,7 @@ class Presence:
             self._wanted.wait(pause)
 
     def _tell(self) -> None:
-        trouble, attached = self._agent.call(self._look).result()
+        trouble, attached = self._worker.call(self._look).result()
         if trouble is not None:
             # Ports must not be bound to a host that can't serve them.
             LOG.debug("not reported: %s", trouble)
@@ -140,8 +140,8 @@ class Presence:
         self._wire(attached)
 
     def _look(self) -> tuple[str | None, set[str]]:
-        attachments = self._agent.table.attachments()
-        return self._agent.trouble, {attachment.network_id for attachment in attachments}
+        attachments = self._worker.table.attachments()
+        return self._worker.trouble, {attachment.network_id for attachment in attachments}
 
     def _report(self) -> Any:
         state = self._state | {"uuid": str(uuid4())}

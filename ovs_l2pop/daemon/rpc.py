@@ -13,8 +13,7 @@ import oslo_messaging
 from oslo_config import cfg
 
 from ovs_l2pop.config import PROJECT
-from ovs_l2pop.core.errors import ConfigError, L2popError
-from ovs_l2pop.sync.follower import brief
+from ovs_l2pop.core.errors import ConfigError, L2popError, first_line
 
 #: Neutron's, unless ``control_exchange`` says otherwise (``neutron/common/config.py``).
 _EXCHANGE = "neutron"
@@ -108,7 +107,7 @@ class Rpc:
         except oslo_messaging.MessagingTimeout as error:
             raise RpcError(f"{method} on {topic}: no answer within {timeout:g} s") from error
         except Exception as error:
-            raise RpcError(f"{method} on {topic}: {brief(error)}") from error
+            raise RpcError(f"{method} on {topic}: {first_line(error)}") from error
 
     def _stop(self) -> None:
         for server in self._servers:

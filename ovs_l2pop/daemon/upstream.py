@@ -5,16 +5,12 @@ disk. Nobody waits: RPC has acknowledged a cast before it is delivered, and what
 logged by the agent, each cause once.
 """
 
-import json
-import logging
 from typing import Any
 
 import oslo_messaging
 
-from ovs_l2pop.agent.worker import Agent
-from ovs_l2pop.core.messages import quote
-
-LOG = logging.getLogger(__name__)
+from ovs_l2pop.agent.worker import Worker
+from ovs_l2pop.core.messages import Parser, Told
 
 #: ``neutron_lib.agent.topics``: AGENT, L2POPULATION, UPDATE.
 TOPIC = "q-agent-notifier-l2population-update"
@@ -29,8 +25,8 @@ class UpstreamMessages:
     # The version of the OVS agent's endpoint. The server asks for 1.0.
     target = oslo_messaging.Target(version="1.7")
 
-    def __init__(self, agent: Agent, host: str) -> None:
-        self._agent = agent
+    def __init__(self, worker: Worker, host: str) -> None:
+        self._worker = worker
         self._host = host
 
     def add_fdb_entries(
@@ -55,9 +51,6 @@ class UpstreamMessages:
         """:param host: of old servers, which fanned out what one host was to hear."""
         if host and host != self._host:
             return
-        try:
-            line = json.dumps({"method": method, "fdb_entries": fdb_entries}).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            LOG.warning("refused: %s: %s: %s", method, quote(fdb_entries), error)
-            return
-        self._agent.submit([line])
+        message = {"method": method, "fdb_entries": fdb_entries}
+        changes, refusals = Parser(self._worker.local_ip).parse(message)
+        self._worker.submit([Told(changes)], refusals)

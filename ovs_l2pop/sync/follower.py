@@ -2,8 +2,7 @@
 
 Updates come when something changes; :meth:`Follower.sync` asks whether that was all: at first use
 of a network, when something may have been missed, and every so often. Both go through a
-:class:`ovs_l2pop.sync.replica.Replica`, which orders them, and reach the table as messages of
-upstream's form.
+:class:`ovs_l2pop.sync.replica.Replica`, which orders them, and reach the table as changes.
 
 Before it asks, a follower looks at what the table holds. Whoever told that, the answer settles it.
 
@@ -11,7 +10,6 @@ Which networks are on this host it is told by who plugs ports in, and by nobody 
 """
 
 import itertools
-import json
 import logging
 import random
 import threading
@@ -20,9 +18,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Protocol
 
-from ovs_l2pop.agent.worker import Agent, Outcome
+from ovs_l2pop.agent.jobs import Outcome
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.backends.interface import Health
-from ovs_l2pop.core.messages import Attachment, Detach, Entry, quote, to_message
+from ovs_l2pop.core.backoff import Backoff
+from ovs_l2pop.core.errors import first_line
+from ovs_l2pop.core.messages import Attachment, Change, Detach, Entry, Told, quote
 from ovs_l2pop.sync.protocol import (
     MAX_NETWORKS,
     Answer,
@@ -31,7 +32,7 @@ from ovs_l2pop.sync.protocol import (
     ProtocolError,
     Update,
 )
-from ovs_l2pop.sync.replica import Message, Replica
+from ovs_l2pop.sync.replica import Replica
 
 LOG = logging.getLogger(__name__)
 
@@ -53,11 +54,9 @@ _DOUBT = (5.0, 10.0)
 _HINTED = (0.2, 1.0)
 #: Seconds after which a wait for the next sync looks whether that is earlier by now.
 _STEP = 0.2
-#: Characters that an error takes in the log.
-_LINE = 300
 
 
-class Call(Protocol):
+class SyncCall(Protocol):
     """The call of ``sync`` on the server."""
 
     def __call__(self, networks: Mapping[str, str], cursor: Cursor | None, own: bool) -> object:
@@ -79,17 +78,17 @@ class Follower:
     """
 
     def __init__(
-        self, agent: Agent, call: Call, interval: float = 60.0, *, attaches: bool = True
+        self, worker: Worker, call: SyncCall, interval: float = 60.0, *, attaches: bool = True
     ) -> None:
-        self._agent = agent
+        self._worker = worker
         self._call = call
         self._interval = interval
         self._attaches = attaches
-        self._replica = Replica(agent.local_ip)
+        self._replica = Replica(worker.local_ip)
         # What the replica says must reach the table in that order.
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
-        # Of the times below. The agent's worker asks for a sync by soon(), and who holds the lock
+        # Of the times below. The worker asks for a sync by soon(), and who holds the lock
         # above may be waiting for the worker.
         self._times = threading.Lock()
         self._wanted = threading.Event()
@@ -108,9 +107,6 @@ class Follower:
         #: Networks in which the server knows no port of this host, and leaves to others.
         self._left: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="ovs-l2pop-sync", daemon=True)
-        agent.others_health = lambda: [self.health()]
-        agent.hearing.awaited = self._awaited
-        agent.out_of_reach = self._out_of_reach
 
     def start(self) -> None:
         """Take over what the table holds from before a restart, and begin to follow."""
@@ -151,9 +147,9 @@ class Follower:
                 self._wanted.set()
             # Neutron gives a local VLAN away as soon as the last port is gone; if that happened
             # while we were down, the network that had it is still attached here.
-            others = self._agent.call(lambda: self._in_the_way(attachment)).result()
-            stale = [message for network_id in others for message in self._leave(network_id)]
-            future = self._submit([*stale, to_message(attachment)])
+            others = self._worker.call(lambda: self._in_the_way(attachment)).result()
+            stale = [change for network_id in others for change in self._leave(network_id)]
+            future = self._submit([*stale, attachment])
         if future is not None:
             future.result()
         return new
@@ -196,11 +192,27 @@ class Follower:
             return Health("server", "trouble", self._failure)
         return Health("server", "ok", f"answered {time.monotonic() - self._answered_at:.0f} s ago")
 
+    # -- as a speaker, in the worker --------------------------------------------------------------
+
+    def networks_changed(self) -> None:
+        if not self._attaches:
+            self.soon()
+
+    def awaited(self, network_id: str, told: bool) -> bool:
+        if self._attaches:
+            return True
+        serves = self._answered is not False or self._answered_at > 0 or not told
+        return serves and network_id not in self._left
+
+    def out_of_reach(self) -> bool:
+        ours = self._attaches or self._answered is None or self._answered_at > 0
+        return ours and not self._answered
+
     # -- inside ------------------------------------------------------------------------------
 
-    def _look(self) -> list[Message]:
+    def _look(self) -> list[Change]:
         """Compare with the table; what is to be told because a network is not here any more."""
-        held: list[tuple[Attachment, set[Entry]]] = self._agent.call(self._held).result()
+        held: list[tuple[Attachment, set[Entry]]] = self._worker.call(self._held).result()
         for attachment, claims in held:
             self._replica.held(attachment.network_id, attachment.segment, claims)
         if self._attaches:
@@ -212,25 +224,25 @@ class Follower:
         return [gone for one in left for gone in self._replica.drop(one, all_of_it=False)]
 
     def _held(self) -> list[tuple[Attachment, set[Entry]]]:
-        table = self._agent.table
+        table = self._worker.table
         return [(here, table.announced(here.network_id)) for here in table.attachments()]
 
     def _in_the_way(self, attachment: Attachment) -> list[str]:
         return [
             held.network_id
-            for held in self._agent.table.attachments()
+            for held in self._worker.table.attachments()
             if held.network_id != attachment.network_id
             and (held.local_vlan == attachment.local_vlan or held.segment == attachment.segment)
         ]
 
-    def _leave(self, network_id: str) -> list[Message]:
-        gone = self._replica.drop(network_id)
-        return [to_message(Detach(network_id)), *gone]
+    def _leave(self, network_id: str) -> list[Change]:
+        return [Detach(network_id), *self._replica.drop(network_id)]
 
-    def _submit(self, messages: list[Message]) -> "Future[Outcome] | None":
-        if not messages:
+    def _submit(self, changes: list[Change]) -> "Future[Outcome] | None":
+        refusals = self._replica.take_refusals()
+        if not changes and not refusals:
             return None
-        return self._agent.submit([json.dumps(message).encode() for message in messages])
+        return self._worker.submit([Told(changes)], refusals)
 
     def _sync(self) -> bool:
         with self._syncing:
@@ -242,9 +254,9 @@ class Follower:
                     self._ask()
             except Exception as error:  # noqa: BLE001 - whatever RPC raises: it is tried again
                 if self._answered is not False:
-                    LOG.warning("no sync with the server, will go on trying: %s", brief(error))
+                    LOG.warning("no sync with the server, will go on trying: %s", first_line(error))
                 self._answered = False
-                self._failure = f"no answer: {brief(error)}"
+                self._failure = f"no answer: {first_line(error)}"
                 self._behind = True
                 return False
         return True
@@ -260,7 +272,7 @@ class Follower:
         refused: set[str] = set()
         left: set[str] = set()
         # Where nothing is used yet, whether the server is there says how long to wait for it.
-        for part in [*_parts(digests)] or ([{}] if self._agent.forgetful else []):
+        for part in [*_parts(digests)] or ([{}] if self._worker.forgetful else []):
             cursor: Cursor | None = None
             while True:
                 asked_at = time.monotonic()
@@ -285,7 +297,7 @@ class Follower:
                 self.hinted()
         self._left = left
         if not self._behind:
-            self._agent.spoken(digests.keys() - cut - refused - left)
+            self._worker.spoken(digests.keys() - cut - refused - left)
         if refused:
             LOG.warning("ports of networks %s can't be read", quote(", ".join(sorted(refused))))
 
@@ -300,32 +312,20 @@ class Follower:
             # The server may answer from a picture that is some seconds old. What was cast
             # after that, and before we listened for the network, is in neither.
             self._behind = self._behind or asked_at - answer.age < self._deaf_until
-            messages, cursor = self._replica.synced(answer, asked_at, all_of_it=self._attaches)
+            changes, cursor = self._replica.synced(answer, asked_at, all_of_it=self._attaches)
             if self._attaches:
                 left = set(answer.gone) - self._replica.network_ids
-                messages += [to_message(Detach(network_id)) for network_id in sorted(left)]
-            future = self._submit(messages)
+                changes += [Detach(network_id) for network_id in sorted(left)]
+            future = self._submit(changes)
         if future is not None:
             future.result()
         if not self._attaches:
             self._compare_segments(answer)
         return cursor
 
-    def _awaited(self, network_id: str, told: bool) -> bool:
-        """Whether the server is going to speak for a network, for all that others tell of it."""
-        if self._attaches:
-            return True
-        serves = self._answered is not False or self._answered_at > 0 or not told
-        return serves and network_id not in self._left
-
-    def _out_of_reach(self) -> bool:
-        """Whether a server that speaks for networks can't be asked."""
-        ours = self._attaches or self._answered is None or self._answered_at > 0
-        return ours and not self._answered
-
     def _compare_segments(self, answer: Answer) -> None:
         """Who attaches a network may have mistaken its segment: nothing would reach it."""
-        attachments = self._agent.call(lambda: list(self._agent.table.attachments())).result()
+        attachments = self._worker.call(lambda: list(self._worker.table.attachments())).result()
         here = {attachment.network_id: attachment.segment for attachment in attachments}
         for chunk in answer.chunks:
             segment = here.get(chunk.network_id)
@@ -339,14 +339,13 @@ class Follower:
                 )
 
     def _run(self) -> None:
-        retry = _FIRST_RETRY
+        retry = Backoff(_FIRST_RETRY, self._interval)
         while not self._stopped:
             self._wanted.clear()
             if not self._sync():
-                self._wanted.wait(retry * random.uniform(0.5, 1.5))
-                retry = min(2 * retry, self._interval)
+                self._wanted.wait(retry.pause() * random.uniform(0.5, 1.5))
                 continue
-            retry = _FIRST_RETRY
+            retry.reset()
             if self._behind:
                 time.sleep(_BEHIND_PAUSE)
             else:
@@ -383,9 +382,3 @@ def _parts(digests: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     left = iter(digests.items())
     while part := dict(itertools.islice(left, MAX_NETWORKS)):
         yield part
-
-
-def brief(error: Exception) -> str:
-    """One line of an exception: RPC's carry the server's traceback."""
-    text = str(error).strip()
-    return text.splitlines()[0][:_LINE] if text else type(error).__name__

@@ -1,7 +1,6 @@
-"""A host's copy of what the server told it, as messages for the forwarding table.
+"""A host's copy of what the server told it, as changes of the forwarding table.
 
-Pure. The agent puts in what arrives and passes on what comes out, which has upstream's form
-(:mod:`ovs_l2pop.core.messages`): one way into the table for all senders.
+Pure. The agent puts in what arrives and passes on what comes out.
 
 The server states where ports are (:mod:`ovs_l2pop.sync.protocol`); a forwarding table wants
 entries and flooding VTEPs. So each state is taken as a set of *claims*, and a claim that nobody
@@ -19,18 +18,24 @@ An update obeys the order of revisions, an answer to ``sync`` settles what stand
 order says: what was heard before the answer was made is in it, or is not so.
 """
 
+import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
-from typing import Any
 
 from ovs_l2pop.core.messages import (
     FLOODING_IP,
     FLOODING_MAC,
     AddEntries,
-    Parser,
+    Change,
+    Entry,
+    InvalidError,
+    Refusal,
+    RemoveEntries,
     Segment,
+    check_vtep,
+    entry,
 )
 from ovs_l2pop.sync import protocol
 from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, PortState, Update
@@ -44,10 +49,9 @@ _MEMORY = 600.0
 _OVERTAKEN = 10.0
 
 Claim = tuple[str, str, str]  #: (MAC, IP, VTEP)
-Message = dict[str, Any]  #: of upstream's form, with its method
 
 
-class _Network:
+class _Copy:
     def __init__(self) -> None:
         self.segment: Segment | None = None
         self.ports: dict[str, PortState] = {}
@@ -86,11 +90,12 @@ class Replica:
         self.with_own = True
         self._own_vtep = _canonical(own_vtep)
         self._clock = clock
-        self._parser = Parser(own_vtep)
-        self._networks: dict[str, _Network] = {}
+        self._networks: dict[str, _Copy] = {}
         #: VTEPs that broadcast isn't copied to.
         self._dead: frozenset[str] = frozenset()
         self._doubtful = False
+        #: What can't be taken into a table.
+        self._refusals: list[Refusal] = []
 
     @property
     def network_ids(self) -> set[str]:
@@ -104,7 +109,7 @@ class Replica:
             knew no port of this host when it last answered.
         """
         new = network_id not in self._networks
-        network = self._networks.setdefault(network_id, _Network())
+        network = self._networks.setdefault(network_id, _Copy())
         network.used_at = self._clock()
         if network.served is False:
             new, network.served = True, None
@@ -121,7 +126,7 @@ class Replica:
 
         :param segment: the network's as far as this host knows.
         """
-        network = self._networks.setdefault(network_id, _Network())
+        network = self._networks.setdefault(network_id, _Copy())
         if network.segment is None:
             network.segment = segment
         own = self._own_vtep
@@ -130,11 +135,9 @@ class Replica:
         if not self.with_own:
             network.strange = {claim for claim in network.strange if claim[2] != own}
         network.lost = network.told - held
-        if network.lost:  # the table does not hold what it refuses, and never will
-            network.lost &= self._acceptable(network_id, segment, network.lost)
-            network.told -= network.lost
+        network.told -= network.lost
 
-    def drop(self, network_id: str, *, all_of_it: bool = True) -> list[Message]:
+    def drop(self, network_id: str, *, all_of_it: bool = True) -> list[Change]:
         """This host has no port in the network any more.
 
         :param all_of_it: take away what the table holds of it, whoever told it.
@@ -143,7 +146,7 @@ class Replica:
         if network is None or network.segment is None:
             return []
         gone = network.told | network.strange if all_of_it else network.told
-        return _messages(network_id, network.segment, set(), gone)
+        return _changes(network_id, network.segment, set(), gone)
 
     def digests(self) -> dict[str, str]:
         """``networks`` of the next ``sync``."""
@@ -157,7 +160,7 @@ class Replica:
             for network_id, network in self._networks.items()
         }
 
-    def updated(self, update: Update) -> list[Message]:
+    def updated(self, update: Update) -> list[Change]:
         """An ``update_ports`` came."""
         network = self._networks.get(update.network_id)
         if network is None or network.segment not in (None, update.segment):
@@ -172,6 +175,11 @@ class Replica:
             del network.heard[key]
         return self._tell(update.network_id, network, update.segment, touched)
 
+    def take_refusals(self) -> list[Refusal]:
+        """What could not be taken in since the last call."""
+        refusals, self._refusals = self._refusals, []
+        return refusals
+
     def take_doubt(self) -> bool:
         """Whether an update since the last call leaves in doubt what stands: time to ask."""
         doubtful, self._doubtful = self._doubtful, False
@@ -179,46 +187,46 @@ class Replica:
 
     def synced(
         self, answer: Answer, asked_at: float, *, all_of_it: bool = True
-    ) -> tuple[list[Message], Cursor | None]:
+    ) -> tuple[list[Change], Cursor | None]:
         """An answer to ``sync`` came.
 
         :param asked_at: this replica's clock before the call was made.
         :param all_of_it: as in :meth:`drop`, of networks in which the server knows no port of this
             host. Those that nobody said in this life to be in use are dropped.
-        :returns: messages for the table, and the cursor to go on with.
+        :returns: changes of the table, and the cursor to go on with.
         """
-        messages = self._bury(frozenset(map(_canonical, answer.dead)))
+        changes = self._bury(frozenset(map(_canonical, answer.dead)))
         for chunk in answer.chunks:
-            messages += self._replace(chunk, asked_at - answer.age)
+            changes += self._replace(chunk, asked_at - answer.age)
         for network_id in answer.gone:
-            messages += self._gone(network_id, asked_at, all_of_it)
-        return messages, answer.cursor
+            changes += self._gone(network_id, asked_at, all_of_it)
+        return changes, answer.cursor
 
-    def _gone(self, network_id: str, asked_at: float, all_of_it: bool) -> list[Message]:
+    def _gone(self, network_id: str, asked_at: float, all_of_it: bool) -> list[Change]:
         """The server knows no port of this host in the network."""
         network = self._networks.get(network_id)
         if network is None or (network.used_at is not None and network.used_at > asked_at):
             return []  # not in use, or since then only
-        messages = self.drop(network_id, all_of_it=all_of_it)
+        changes = self.drop(network_id, all_of_it=all_of_it)
         if network.used_at is not None:
-            again = self._networks[network_id] = _Network()
+            again = self._networks[network_id] = _Copy()
             again.segment, again.used_at, again.served = network.segment, network.used_at, False
-        return messages
+        return changes
 
-    def _bury(self, dead: frozenset[str]) -> list[Message]:
+    def _bury(self, dead: frozenset[str]) -> list[Change]:
         """These VTEPs are dead, and no others."""
         changed, self._dead = self._dead ^ dead, dead
         claims = {(FLOODING_MAC, FLOODING_IP, vtep) for vtep in changed}
         return [
-            message
+            change
             for network_id, network in self._networks.items()
             if network.segment is not None
-            for message in self._tell(
+            for change in self._tell(
                 network_id, network, network.segment, claims & network.claims.keys()
             )
         ]
 
-    def _replace(self, chunk: Chunk, as_of: float) -> list[Message]:
+    def _replace(self, chunk: Chunk, as_of: float) -> list[Change]:
         network = self._networks.get(chunk.network_id)
         if network is None:
             return []
@@ -246,18 +254,7 @@ class Replica:
             network.strange, network.lost = set(), set()
         return self._tell(chunk.network_id, network, chunk.segment, touched)
 
-    def _acceptable(self, network_id: str, segment: Segment, claims: set[Claim]) -> set[Claim]:
-        """Those that the table would take."""
-        found: set[Claim] = set()
-        for message in _messages(network_id, segment, claims, set()):
-            for change in self._parser.parse(message)[0]:
-                assert isinstance(change, AddEntries)
-                found.update(change.entries)
-                if change.flooding:
-                    found.add((FLOODING_MAC, FLOODING_IP, change.vtep))
-        return found
-
-    def _newer(self, network: _Network, state: PortState, now: float) -> bool:
+    def _newer(self, network: _Copy, state: PortState, now: float) -> bool:
         """Whether a state of an update stands against what is known."""
         at, heard = network.heard.get(state.key, (float("-inf"), None))
         known = network.ports.get(state.key, heard)
@@ -273,13 +270,13 @@ class Replica:
     def _is_own(self, state: PortState) -> bool:
         return state.vtep is not None and _canonical(state.vtep) == self._own_vtep
 
-    def _set(self, network: _Network, state: PortState) -> set[Claim]:
+    def _set(self, network: _Copy, state: PortState) -> set[Claim]:
         """Take over a state; the claims that may have come or gone with it."""
         touched: set[Claim] = set()
         for known, sign in ((network.ports.pop(state.key, None), -1), (state, 1)):
             if known is None or known.vtep is None:
                 continue
-            claims = _claims(known)
+            claims = self._claims(known, told=sign > 0)
             if self._is_own(known):
                 network.own_contents += sign * known.content()
                 claims.discard((FLOODING_MAC, FLOODING_IP, self._own_vtep))
@@ -298,13 +295,35 @@ class Replica:
             network.ports[state.key] = state
         return touched
 
+    def _claims(self, state: PortState, told: bool) -> set[Claim]:
+        """In the table's notation, or what it holds could not be compared with what it was told.
+
+        :param told: note what is refused.
+        """
+        assert state.vtep is not None
+        vtep = _canonical(state.vtep)
+        where = f"port {state.key}, VTEP {vtep}"
+        refusals: list[Refusal] = []
+        claims: set[Claim] = set()
+        try:
+            claims.add((FLOODING_MAC, FLOODING_IP, check_vtep(vtep, self._own_vtep)))
+            for mac, ip in state.entries:
+                try:
+                    claims.add(entry(mac, ip, vtep))
+                except InvalidError as error:
+                    refusals.append(error.at(where))
+        except InvalidError as error:
+            refusals.append(error.at(where))
+        self._refusals += refusals if told else ()
+        return claims
+
     def _tell(
-        self, network_id: str, network: _Network, segment: Segment, touched: Iterable[Claim]
-    ) -> list[Message]:
-        messages = []
+        self, network_id: str, network: _Copy, segment: Segment, touched: Iterable[Claim]
+    ) -> list[Change]:
+        changes = []
         if network.segment not in (None, segment):
             touched = set(network.claims)
-            messages += _messages(network_id, segment, set(), network.told)
+            changes += _changes(network_id, segment, set(), network.told)
             network.told.clear()
         network.segment = segment
         added, removed = set(), set()
@@ -330,16 +349,7 @@ class Replica:
                     network.by_ip.pop(claim[1], None)
         network.told |= added
         network.told -= removed
-        return messages + _messages(network_id, segment, added, removed)
-
-
-def _claims(state: PortState) -> set[Claim]:
-    """In the table's notation, or what it holds could not be compared with what it was told."""
-    assert state.vtep is not None
-    vtep = _canonical(state.vtep)
-    claims = {(mac.lower().replace("-", ":"), _canonical(ip), vtep) for mac, ip in state.entries}
-    claims.add((FLOODING_MAC, FLOODING_IP, vtep))
-    return claims
+        return changes + _changes(network_id, segment, added, removed)
 
 
 def _canonical(address: str) -> str:
@@ -354,28 +364,25 @@ def _within(key: str, chunk: Chunk) -> bool:
     return key > chunk.after and (chunk.until is None or key <= chunk.until)
 
 
-def _messages(
+def _changes(
     network_id: str, segment: Segment, added: set[Claim], removed: set[Claim]
-) -> list[Message]:
+) -> list[Change]:
     """Adds first: a machine that moved must not be nowhere in between."""
     return [
-        {
-            "method": method,
-            "fdb_entries": {
-                network_id: {
-                    "network_type": segment.network_type,
-                    "segment_id": segment.segment_id,
-                    "ports": _by_vtep(claims),
-                }
-            },
-        }
-        for method, claims in (("add_fdb_entries", added), ("remove_fdb_entries", removed))
-        if claims
+        *(
+            AddEntries(network_id, segment, vtep, entries, flooding)
+            for vtep, entries, flooding in _by_vtep(added)
+        ),
+        *(
+            RemoveEntries(network_id, vtep, entries, flooding)
+            for vtep, entries, flooding in _by_vtep(removed)
+        ),
     ]
 
 
-def _by_vtep(claims: Iterable[Claim]) -> Mapping[str, list[list[str]]]:
-    ports: dict[str, list[list[str]]] = {}
-    for mac, ip, vtep in sorted(claims, key=lambda claim: (claim[2], claim[0], claim[1])):
-        ports.setdefault(vtep, []).append([mac, ip])
-    return ports
+def _by_vtep(claims: set[Claim]) -> Iterator[tuple[str, list[Entry], bool]]:
+    ordered = sorted(claims, key=lambda claim: (claim[2], claim[0], claim[1]))
+    for vtep, group in itertools.groupby(ordered, key=lambda claim: claim[2]):
+        mine = list(group)
+        entries = [Entry(*claim) for claim in mine if claim[0] != FLOODING_MAC]
+        yield vtep, entries, len(entries) < len(mine)

@@ -14,7 +14,7 @@ from l2pop_lab.topology.frames import decode
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
-from ovs_l2pop.backends.linuxbridge.options import Settings
+from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.rows import Tunnel
 from ovs_l2pop.core.messages import Parser
 from ovs_l2pop.core.table import ForwardingTable
@@ -49,7 +49,7 @@ def test_what_writing_alone_takes(responder: bool, tmp_path: Path, report: Repor
         (host,) = lab.hosts
 
         def work() -> None:
-            settings = Settings(host.vtep, ("vxlan",), True, responder, 4789, 0, 0, ())
+            settings = LinuxBridgeSettings(host.vtep, ("vxlan",), True, responder, 4789, 0, 0, ())
             backend = LinuxBridgeBackend(settings)
             backend.connect()
             table = ForwardingTable(host.vtep)

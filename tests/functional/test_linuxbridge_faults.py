@@ -17,7 +17,7 @@ from ovs_l2pop.backends.linuxbridge import probe
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.netlink import Failure, Netlink
 from ovs_l2pop.backends.linuxbridge.netlink import Message as Request
-from ovs_l2pop.backends.linuxbridge.options import Settings
+from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.probe import Missing
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
@@ -37,7 +37,7 @@ class Node:
 
     def __init__(self, host: Host, missing: Callable[[], Missing] = probe.missing) -> None:
         self.host = host
-        settings = Settings(host.vtep, ("vxlan",), True, True, 4789, 0, 0, ())
+        settings = LinuxBridgeSettings(host.vtep, ("vxlan",), True, True, 4789, 0, 0, ())
         self.backend = LinuxBridgeBackend(settings, missing)
         self.table = ForwardingTable(host.vtep)
         self.reconciler = Reconciler(self.table, self.backend)
@@ -208,7 +208,9 @@ def test_a_change_that_an_old_kernel_cannot_make(
         return real_write(self, given)
 
     monkeypatch.setattr(Netlink, "write", write)
-    node.backend._settings = Settings(node.host.vtep, ("vxlan",), True, True, 4789, 9, 0, ())
+    node.backend._settings = LinuxBridgeSettings(
+        node.host.vtep, ("vxlan",), True, True, 4789, 9, 0, ()
+    )
     assert node.resync() == {}
     assert link(node.host, "vxlan-77")["ifindex"] != number
     assert link(node.host, "vxlan-77")["linkinfo"]["info_data"]["ttl"] == 9
@@ -237,7 +239,9 @@ def test_filters_of_others(node: Node) -> None:
     for device, way in places:
         run("tc", "filter", "add", "dev", device, way, *theirs)
     assert node.drift() == Drift([], [])
-    node.backend._settings = Settings(node.host.vtep, ("vxlan",), True, False, 4789, 0, 0, ())
+    node.backend._settings = LinuxBridgeSettings(
+        node.host.vtep, ("vxlan",), True, False, 4789, 0, 0, ()
+    )
     assert node.resync() == {}
     for device, way in places:
         left = run("tc", "filter", "show", "dev", device, way)

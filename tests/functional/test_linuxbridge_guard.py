@@ -42,7 +42,7 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     nested,
     text,
 )
-from ovs_l2pop.backends.linuxbridge.options import Settings
+from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.rows import Closed, Guard, Member
 from ovs_l2pop.core.messages import Parser
 from ovs_l2pop.core.reconciler import Reconciler
@@ -306,7 +306,7 @@ def test_no_copy_comes_back_by_an_address_of_this_host(make_lab: Callable[..., L
     one, two = make_lab(2, linuxbridge=[1, 2]).hosts
     other = "10.200.0.77"
     one.exec("ip", "address", "add", f"{other}/24", "dev", "phy0")
-    settings = Settings(one.vtep, ("vxlan",), True, True, 4789, 0, 0, ())
+    settings = LinuxBridgeSettings(one.vtep, ("vxlan",), True, True, 4789, 0, 0, ())
     table, backend = ForwardingTable(one.vtep), LinuxBridgeBackend(settings)
     reconciler = Reconciler(table, backend)
     try:

@@ -11,11 +11,12 @@ from switch_helpers import ports
 
 from l2pop_lab.topology import Host
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend
-from ovs_l2pop.backends.openvswitch.options import Settings
+from ovs_l2pop.backends.openvswitch.options import OpenvswitchSettings
 from ovs_l2pop.backends.openvswitch.render import tunnel_name
 from ovs_l2pop.backends.openvswitch.rows import Bridges
+from ovs_l2pop.core.messages import Parser, read
 
 NETWORK = "7a1c4bd0-95a3-4e0e-9d51-3c2a7c3c9b10"
 HERE = "2001:db8::1"
@@ -27,12 +28,13 @@ MESSAGES = [
     f' "segment_id": 1001, "ports": {{"{NEAR}": [["00:00:00:00:00:00", "0.0.0.0"]],'
     f' "{FAR}": [["00:00:00:00:00:00", "0.0.0.0"]]}}}}}}}}',
 ]
+TOLD = read([message.encode() for message in MESSAGES], Parser(HERE))
 
 
 def backend(host: Host) -> OpenvswitchBackend:
     """As the extension makes it."""
     return OpenvswitchBackend(
-        Settings(
+        OpenvswitchSettings(
             local_ip=HERE,
             tunnel_types=("vxlan",),
             arp_responder=True,
@@ -69,10 +71,10 @@ def test_tunnels_of_the_agent_are_taken_over(make_lab: MakeLab, tmp_path: Path) 
     stock_tunnel(host, tunnel_name("vxlan", OTHER), OTHER)
     host.vsctl("add-port", "br-tun", "mine", "--", "set", "Interface", "mine", "type=internal")
 
-    agent = Agent(HERE, backend(host), Store(tmp_path))
+    agent = Worker(HERE, backend(host), Store(tmp_path))
     agent.start().result()
     try:
-        outcome = agent.submit(message.encode() for message in MESSAGES).result()
+        outcome = agent.submit(*TOLD).result()
         assert (outcome.refusals, outcome.pending) == ([], None)
         assert agent.call(agent.drift).result() == ([], [])
         names = {tunnel_name("vxlan", NEAR), "vxlan-abcdefghi"}
@@ -107,10 +109,10 @@ def test_a_tunnel_that_was_taken_over_is_ours(make_lab: MakeLab, tmp_path: Path)
         return [host.vsctl(f"--columns=name,{shown}", "list", table) for table, shown in tables]
 
     theirs = host.vsctl("--columns=tag,other_config,external_ids", "list", "Port", "patch-int")
-    agent = Agent(HERE, backend(host), Store(tmp_path), drift_interval=0)
+    agent = Worker(HERE, backend(host), Store(tmp_path), drift_interval=0)
     agent.start().result()
     try:
-        agent.submit(message.encode() for message in MESSAGES).result()
+        agent.submit(*TOLD).result()
         before = everything()
         interface = ("--columns=type,options,ofport,bfd,mac", "list", "Interface", name)
         own = host.vsctl(*interface)

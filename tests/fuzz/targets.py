@@ -13,8 +13,9 @@ from ovs_l2pop.backends.openvswitch.channel import Channel
 from ovs_l2pop.backends.openvswitch.rows import flows_in, groups_in
 from ovs_l2pop.backends.openvswitch.transport import HEADER, Received
 from ovs_l2pop.core.errors import BackendError
-from ovs_l2pop.core.messages import Parser, to_message
+from ovs_l2pop.core.messages import Parser
 from ovs_l2pop.core.table import Fact, ForwardingTable, Key
+from ovs_l2pop.core.wire import to_message
 from ovs_l2pop.sync.protocol import Answer, ProtocolError, Update
 from ovs_l2pop.sync.replica import Replica
 

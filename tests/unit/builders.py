@@ -1,9 +1,19 @@
 """Messages and facts, short enough that a table of cases can be read."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Parser, Refusal
+from ovs_l2pop.core import wire
+from ovs_l2pop.core.messages import (
+    FLOODING_IP,
+    FLOODING_MAC,
+    Parser,
+    Refusal,
+    Segment,
+    Told,
+    read,
+)
 from ovs_l2pop.core.table import (
     FLOOD,
     NEIGHBOUR,
@@ -13,6 +23,7 @@ from ovs_l2pop.core.table import (
     Key,
     UnicastFact,
 )
+from ovs_l2pop.core.wire import Message
 
 LOCAL = "192.0.2.1"
 A, B, C = "192.0.2.2", "192.0.2.3", "192.0.2.4"  # VTEPs
@@ -22,7 +33,6 @@ IP1, IP2, IP3 = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 IP6 = "2001:db8::1"
 FLOODING = [FLOODING_MAC, FLOODING_IP]
 
-Message = dict[str, Any]
 Facts = dict[Key, Fact]
 
 
@@ -32,35 +42,30 @@ def body(ports: Any, segment_id: Any = 1001, network_type: Any = "vxlan") -> Mes
 
 
 def add(network: str, vtep: str, *pairs: Any, segment_id: int = 1001) -> Message:
-    entries = {network: body({vtep: list(pairs)}, segment_id)}
-    return {"method": "add_fdb_entries", "fdb_entries": entries}
+    return wire.add(network, Segment("vxlan", segment_id), {vtep: list(pairs)})
 
 
 def remove(network: str, vtep: str, *pairs: Any, segment_id: int = 1001) -> Message:
-    return add(network, vtep, *pairs, segment_id=segment_id) | {"method": "remove_fdb_entries"}
+    return wire.remove(network, Segment("vxlan", segment_id), {vtep: list(pairs)})
 
 
 def change_ip(network: str, vtep: str, before: Any = None, after: Any = None) -> Message:
     """Lists that are None are left out of the message."""
-    lists = {"before": before, "after": after}
-    change = {name: pairs for name, pairs in lists.items() if pairs is not None}
-    return {"method": "update_fdb_entries", "fdb_entries": {"chg_ip": {network: {vtep: change}}}}
+    return wire.change_ip(network, vtep, before, after)
 
 
 def attach(
     network: str, local_vlan: int | None = 5, segment_id: int = 1001, network_type: str = "vxlan"
 ) -> Message:
-    return {
-        "method": "attach_network",
-        "network_id": network,
-        "network_type": network_type,
-        "segment_id": segment_id,
-        "local_vlan": local_vlan,
-    }
+    return wire.attach(network, Segment(network_type, segment_id), local_vlan)
 
 
-def detach(network: str) -> Message:
-    return {"method": "detach_network", "network_id": network}
+detach = wire.detach
+
+
+def told(*messages: Message, local_ip: str = LOCAL) -> tuple[list[Told], list[Refusal]]:
+    """Messages as whoever hears them hands them to the worker."""
+    return read([json.dumps(message).encode() for message in messages], Parser(local_ip))
 
 
 def tell(table: ForwardingTable, *messages: Message) -> list[Refusal]:

@@ -12,31 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import (
-    FLOODING,
-    IP1,
-    IP2,
-    LOCAL,
-    MAC1,
-    MAC2,
-    A,
-    B,
-    M,
-    Message,
-    N,
-    add,
-    attach,
-    detach,
-    remove,
-)
+from builders import FLOODING, IP1, IP2, LOCAL, MAC1, MAC2, A, B, M, N, add, attach, detach, remove
 from fake_backend import FakeBackend
 from waiting import eventually
 
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.agent.control import ControlServer
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.errors import ConfigError, ControlError
+from ovs_l2pop.core.wire import Message
 
 AT_A = add(N, A, FLOODING, [MAC1, IP1])
 
@@ -45,21 +30,17 @@ def line(message: Message) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-class QuickServer(ControlServer):
-    """Looks more often whether it is to end: there are many of them here."""
-
-    def serve_forever(self, poll_interval: float = 0.01) -> None:
-        super().serve_forever(poll_interval)
-
-
 class Daemon:
     """An agent and its control socket."""
 
     def __init__(self, directory: Path, backend: FakeBackend | None = None) -> None:
         self.path = directory / "run" / "agent.sock"
         self.backend = backend or FakeBackend()
-        self.agent = Agent(LOCAL, self.backend, Store(directory / "state"))
-        self.server = QuickServer(self.path, self.agent)
+        self.agent = Worker(
+            *(LOCAL, self.backend, Store(directory / "state")),
+            housekeeping=lambda: self.server.keep_place(),
+        )
+        self.server: ControlServer = ControlServer(self.path, self.agent)
         self.agent.start().result()
         self.server.start()
 

@@ -9,7 +9,7 @@ from l2pop_lab.topology import craft
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import Codec
-from ovs_l2pop.backends.openvswitch.render import FLOOD_SHARD_SIZE, PortNumbers, Renderer
+from ovs_l2pop.backends.openvswitch.render import FLOOD_SHARD_SIZE, FlowRenderer, PortNumbers
 from ovs_l2pop.backends.openvswitch.stamps import Stamps
 from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.core.table import (
@@ -36,7 +36,7 @@ CONDITIONS = ("arp_responder", "known_vteps_only")
 
 
 def bridge(facts: Iterable[Fact], conditions: Iterable[str] = CONDITIONS) -> FlowTable:
-    renderer = Renderer(
+    renderer = FlowRenderer(
         STAMPS, PortNumbers(), dict.fromkeys(("vxlan", "gre", "geneve"), ()), set(conditions)
     )
     rows = [*renderer.static(PATCH), *(row for fact in facts for row in renderer.rows(fact))]

@@ -10,7 +10,7 @@ import pytest
 from fake_backend import FakeBackend
 
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.sync import follower
 from ovs_l2pop.sync.follower import Follower
@@ -64,9 +64,9 @@ class Host:
 
     def __init__(self, directory: Path, server: Server, backend: FakeBackend | None = None) -> None:
         self.backend = backend or FakeBackend()
-        self.agent = Agent(OWN, self.backend, Store(directory))
-        self.agent.start().result()
+        self.agent = Worker(OWN, self.backend, Store(directory), speaker=lambda: self.follower)
         self.follower = Follower(self.agent, server, interval=3600)
+        self.agent.start().result()
 
     def start(self) -> None:
         self.follower.start()
@@ -326,7 +326,7 @@ def test_answer_from_before_the_first_use_is_asked_for_again(host: Host, server:
 
 def test_worker_may_ask_for_a_sync_whoever_waits_for_it(host: Host) -> None:
     """Networks that come tell so in the agent's worker, which the follower may be waiting for."""
-    host.agent.networks_changed = host.follower.soon
+    host.follower.networks_changed = host.follower.soon  # type: ignore[method-assign]
     host.follower.use(ATTACHED)
     with host.follower._lock:
         host.agent.call(host.follower.soon).result(timeout=5)
@@ -348,9 +348,9 @@ def test_a_lost_table_is_not_taken_for_the_truth_before_the_server_has_spoken(
     again = Host(tmp_path, server, host.backend)
     again.follower.use(ATTACHED)  # the agent's ports come before the server's answer
     again.follower.sync()
-    assert again.agent.call(lambda: again.agent.hearing.settled({NET: None}, 1e9)).result() == []
+    assert again.agent.call(lambda: again.agent._hearing.settled({NET: None}, 1e9)).result() == []
     assert {row for row in before if row[0] != "NetworkFact"} <= again.backend.rows  # type: ignore[index]
-    assert again.agent.call(again.agent.out_of_reach).result(), "so nothing goes by the clock"
+    assert again.follower.out_of_reach(), "so nothing goes by the clock"
 
     server.down = False
     again.follower.sync()

@@ -9,9 +9,9 @@ from builders import IP1, MAC1, A, B, N
 from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge import backend as module
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
-from ovs_l2pop.backends.linuxbridge.options import Range, Settings
+from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings, Range
 from ovs_l2pop.backends.linuxbridge.probe import Missing
-from ovs_l2pop.backends.linuxbridge.render import Plan
+from ovs_l2pop.backends.linuxbridge.render import Ways
 from ovs_l2pop.backends.linuxbridge.rows import (
     Bridge,
     Flood,
@@ -36,11 +36,18 @@ def settings(
     l2_population: bool = True,
     arp_responder: bool = True,
     ranges: tuple[Range, ...] = (),
-) -> Settings:
-    return Settings(local_ip, ("vxlan",), l2_population, arp_responder, 4789, 0, 0, ranges)
+) -> LinuxBridgeSettings:
+    return LinuxBridgeSettings(
+        local_ip, ("vxlan",), l2_population, arp_responder, 4789, 0, 0, ranges
+    )
 
 
-def plan(settings: Settings, missing: Missing = Missing(), there: Underlay = UNDERLAY) -> Plan:  # noqa: B008
+NOTHING_MISSING = Missing()
+
+
+def plan(
+    settings: LinuxBridgeSettings, missing: Missing = NOTHING_MISSING, there: Underlay = UNDERLAY
+) -> Ways:
     backend = LinuxBridgeBackend(settings, lambda: missing)
     return backend._make_plan(settings.local_ip or "", there, missing)
 

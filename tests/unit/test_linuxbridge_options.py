@@ -9,26 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovs_l2pop import config
-from ovs_l2pop.backends.linuxbridge.options import Range, Settings, list_opts
+from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings, Range, list_opts
 from ovs_l2pop.core.errors import ConfigError
 
-Make = Callable[..., Settings]
+Make = Callable[..., LinuxBridgeSettings]
 
 
 @pytest.fixture(name="settings")
 def _settings(tmp_path: Path) -> Make:
     """Return a function from the lines of a configuration to its settings."""
 
-    def make(vxlan: str = "", common: str = "", local_ip: str = "192.0.2.1") -> Settings:
+    def make(vxlan: str = "", common: str = "", local_ip: str = "192.0.2.1") -> LinuxBridgeSettings:
         path = tmp_path / "conf"
         path.write_text(f"[ovs_l2pop]\nlocal_ip = {local_ip}\n{common}\n[vxlan]\n{vxlan}\n")
-        return Settings.from_config(config.load([f"--config-file={path}"]))
+        return LinuxBridgeSettings.from_config(config.load([f"--config-file={path}"]))
 
     return make
 
 
 def test_defaults(settings: Make) -> None:
-    assert settings() == Settings(
+    assert settings() == LinuxBridgeSettings(
         local_ip="192.0.2.1",
         tunnel_types=("vxlan",),
         l2_population=True,
@@ -144,7 +144,7 @@ def test_groups_of_ipv6(settings: Make) -> None:
 def test_with_a_range_of_24_bits_every_vni_has_its_own_group(vnis: set[int]) -> None:
     """L11."""
     ranges = (Range(ip_network("239.0.0.0/8"), 1, 2**24 - 1),)
-    settings = Settings("192.0.2.1", ("vxlan",), False, True, 4789, 0, 0, ranges)
+    settings = LinuxBridgeSettings("192.0.2.1", ("vxlan",), False, True, 4789, 0, 0, ranges)
     assert len({settings.group(vni) for vni in vnis}) == len(vnis)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovs_l2pop.backends.linuxbridge import rows
-from ovs_l2pop.backends.linuxbridge.render import Plan, Renderer
+from ovs_l2pop.backends.linuxbridge.render import LinkRenderer, Ways
 from ovs_l2pop.backends.linuxbridge.rows import Flood, Neighbour, Tunnel, Unicast
 from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.core.table import (
@@ -23,7 +23,7 @@ from ovs_l2pop.core.table import (
     VtepFact,
 )
 
-PLAN = Plan(
+PLAN = Ways(
     local="192.0.2.1",
     device="eth1",
     mtu=1450,
@@ -53,9 +53,9 @@ TUNNEL = Tunnel(
 )
 
 
-def renderer(**changes: Any) -> Renderer:
+def renderer(**changes: Any) -> LinkRenderer:
     plan = PLAN._replace(**changes)
-    return Renderer(plan, lambda vni: f"239.0.{vni >> 8}.{vni & 255}", rows.BridgeNames().of)
+    return LinkRenderer(plan, lambda vni: f"239.0.{vni >> 8}.{vni & 255}", rows.BridgeNames().of)
 
 
 def test_a_network_and_its_vteps_are_one_device() -> None:

@@ -1,6 +1,6 @@
 """Which requests for a table are one."""
 
-from ovs_l2pop.neutron.server.memory import Memory, Presence
+from ovs_l2pop.neutron.server.memory import KnownPort, Memory
 
 HOST, NETWORK = "compute-1", "7a1c4bd0-95a3-4e0e-8e2a-5f0a6c1d9b11"
 
@@ -16,7 +16,7 @@ def served(number: int) -> tuple[Memory, Clock]:
     """A host that has just got a table when it had so many ports."""
     clock = Clock()
     memory = Memory(clock)
-    ports = [Presence(f"port{n}", 1, False, 0.0) for n in range(number)]
+    ports = [KnownPort(f"port{n}", 1, False, 0.0) for n in range(number)]
     memory.sent_table(HOST, NETWORK, ports)
     return memory, clock
 

@@ -19,7 +19,6 @@ from builders import (
     A,
     B,
     M,
-    Message,
     N,
     add,
     attach,
@@ -31,7 +30,7 @@ from builders import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ovs_l2pop.core import messages
+from ovs_l2pop.core import messages, wire
 from ovs_l2pop.core.messages import (
     AddEntries,
     Attachment,
@@ -43,6 +42,7 @@ from ovs_l2pop.core.messages import (
     RemoveEntries,
     Segment,
 )
+from ovs_l2pop.core.wire import Message
 
 VXLAN = Segment("vxlan", 1001)
 
@@ -609,7 +609,7 @@ def test_one_thing_inserted_leaves_all(message: Message, data: st.DataObject, ju
     ],
 )
 def test_a_change_as_message_is_that_change(change: Change) -> None:
-    assert Parser().parse(json.loads(json.dumps(messages.to_message(change)))) == ([change], [])
+    assert Parser().parse(json.loads(json.dumps(wire.to_message(change)))) == ([change], [])
 
 
 def test_flooding_entry_in_chg_ip_is_refused_and_the_rest_applies() -> None:

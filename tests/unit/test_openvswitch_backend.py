@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend
-from ovs_l2pop.backends.openvswitch.options import Settings
+from ovs_l2pop.backends.openvswitch.options import OpenvswitchSettings
 from ovs_l2pop.backends.openvswitch.rows import Bridges, Wiring
 
 
@@ -42,7 +42,7 @@ class Database(Part):
 
 class Bench:
     def __init__(self, tmp_path: Path) -> None:
-        settings = Settings(
+        settings = OpenvswitchSettings(
             local_ip="10.0.0.1",
             tunnel_types=("vxlan",),
             arp_responder=True,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ovs_l2pop import config
-from ovs_l2pop.backends.openvswitch.options import Settings
+from ovs_l2pop.backends.openvswitch.options import OpenvswitchSettings
 from ovs_l2pop.core.errors import ConfigError
 
 
@@ -13,7 +13,7 @@ def load(tmp_path: Path, **options: str) -> None:
     path = tmp_path / "agent.conf"
     lines = [f"{name} = {value}" for name, value in options.items()]
     path.write_text("\n".join(["[ovs_l2pop]", "local_ip = 192.0.2.1", "[openvswitch]", *lines]))
-    Settings.from_config(config.load(["--config-file", str(path)]))
+    OpenvswitchSettings.from_config(config.load(["--config-file", str(path)]))
 
 
 @pytest.mark.parametrize("option", ["integration_bridge", "tunnel_bridge"])

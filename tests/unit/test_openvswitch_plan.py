@@ -7,7 +7,7 @@ from ovs_l2pop.backends.openvswitch import pipeline, rows
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE
 from ovs_l2pop.backends.openvswitch.plan import REVALIDATION, Plan, Planner
-from ovs_l2pop.backends.openvswitch.render import FLOOD_SHARD_SIZE, PortNumbers, Renderer
+from ovs_l2pop.backends.openvswitch.render import FLOOD_SHARD_SIZE, FlowRenderer, PortNumbers
 from ovs_l2pop.backends.openvswitch.rows import Group, PortFlags, TunnelPort, Wiring
 from ovs_l2pop.backends.openvswitch.stamps import Stamps
 from ovs_l2pop.core.difference import Row
@@ -22,7 +22,7 @@ PIPELINE = pipeline.load(resources.flows())
 CODEC = Codec(PIPELINE)
 STAMPS = Stamps(PIPELINE, CODEC)
 LEARNED = PIPELINE.learned.id
-RENDERER = Renderer(STAMPS, PortNumbers(), {"vxlan": ()}, {"arp_responder"})
+RENDERER = FlowRenderer(STAMPS, PortNumbers(), {"vxlan": ()}, {"arp_responder"})
 
 
 def rendered(*facts: Fact) -> list[Row]:

@@ -14,7 +14,6 @@ from builders import (
     B,
     C,
     M,
-    Message,
     N,
     add,
     attach,
@@ -32,6 +31,7 @@ from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.core.orphans import SETTLE, Found, Hearing, Orphans, Scope
 from ovs_l2pop.core.reconciler import Reconciler
 from ovs_l2pop.core.table import FloodFact, ForwardingTable, NetworkFact
+from ovs_l2pop.core.wire import Message
 
 BOTH = [attach(N), attach(M, 6, 1002)]
 IN_N = [add(N, A, FLOODING, [MAC1, IP1]), add(N, B, FLOODING, [MAC2, IP2])]

@@ -17,7 +17,7 @@ from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, PARAM_SIZES, SETTINGS, Pipeline
-from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
+from ovs_l2pop.backends.openvswitch.render import FlowRenderer, PortNumbers
 from ovs_l2pop.backends.openvswitch.stamps import Stamps, encode
 from ovs_l2pop.core.errors import PipelineError
 
@@ -44,7 +44,7 @@ def compile_all(directory: Path) -> None:
     found = pipeline.load(directory)
     stamps = Stamps(found, Codec(found))
     options: dict[str, tuple[tuple[str, str], ...]] = {"vxlan": (), "gre": (), "geneve": ()}
-    Renderer(stamps, PortNumbers(), options, SETTINGS)
+    FlowRenderer(stamps, PortNumbers(), options, SETTINGS)
 
 
 # -- what it must hold -------------------------------------------------------------------------

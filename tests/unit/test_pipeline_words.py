@@ -16,7 +16,7 @@ from ovs_l2pop.backends.openvswitch import pipeline, selfcheck
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.pipeline import SETTINGS
 from ovs_l2pop.backends.openvswitch.plan import Planner
-from ovs_l2pop.backends.openvswitch.render import FLOOD_SHARD_SIZE, PortNumbers, Renderer
+from ovs_l2pop.backends.openvswitch.render import FLOOD_SHARD_SIZE, FlowRenderer, PortNumbers
 from ovs_l2pop.backends.openvswitch.stamps import Stamps
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import PipelineError
@@ -79,7 +79,7 @@ def outcome(directory: Path) -> Iterator[object]:
     codec = Codec(loaded)
     stamps = Stamps(loaded, codec)
     for conditions in (SETTINGS, {"known_vteps_only"}, {"shared"}, {"distributed"}, ()):
-        renderer = Renderer(stamps, PortNumbers(), OPTIONS, conditions)
+        renderer = FlowRenderer(stamps, PortNumbers(), OPTIONS, conditions)
         yield renderer.static(7)
         for fact in FACTS:
             yield renderer.rows(fact)

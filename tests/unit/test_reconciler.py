@@ -13,7 +13,6 @@ from builders import (
     A,
     B,
     M,
-    Message,
     N,
     add,
     attach,
@@ -32,6 +31,7 @@ from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.reconciler import Drift, Reconciler
 from ovs_l2pop.core.table import FLOOD, NEIGHBOUR, ForwardingTable
+from ovs_l2pop.core.wire import Message
 
 AT_A = add(N, A, FLOODING, [MAC1, IP1])
 

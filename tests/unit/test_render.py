@@ -12,8 +12,8 @@ from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, GROUP_TYPES
 from ovs_l2pop.backends.openvswitch.render import (
     FIRST_TUNNEL_OFPORT,
     FLOOD_SHARD_SIZE,
+    FlowRenderer,
     PortNumbers,
-    Renderer,
     Tunnel,
     tunnel_name,
 )
@@ -38,8 +38,8 @@ CODEC = Codec(PIPELINE)
 OPTIONS = dict.fromkeys(("vxlan", "gre", "geneve"), (("in_key", "flow"),))
 
 
-def renderer(*conditions: str, numbers: PortNumbers | None = None) -> Renderer:
-    return Renderer(Stamps(PIPELINE, CODEC), numbers or PortNumbers(), OPTIONS, conditions)
+def renderer(*conditions: str, numbers: PortNumbers | None = None) -> FlowRenderer:
+    return FlowRenderer(Stamps(PIPELINE, CODEC), numbers or PortNumbers(), OPTIONS, conditions)
 
 
 def texts(rows: tuple[object, ...]) -> list[str]:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.core.messages import (
+    FLOODING_IP,
+    FLOODING_MAC,
+    AddEntries,
+    Change,
+    RemoveEntries,
+    Segment,
+)
 from ovs_l2pop.sync import protocol
 from ovs_l2pop.sync.protocol import Answer, Chunk, PortState, ProtocolError, Update
 from ovs_l2pop.sync.replica import Replica
@@ -24,15 +31,22 @@ class Sink:
     def __init__(self) -> None:
         self.entries: set[tuple[str, str, str]] = set()
 
-    def take(self, messages: list[dict[str, Any]]) -> None:
-        for message in messages:
-            for vtep, pairs in message["fdb_entries"][NET]["ports"].items():
-                for mac, ip in pairs:
-                    if message["method"] == "add_fdb_entries":
-                        assert (mac, ip, vtep) not in self.entries
-                        self.entries.add((mac, ip, vtep))
-                    else:
-                        self.entries.remove((mac, ip, vtep))
+    def take(self, changes: list[Change]) -> None:
+        for change in changes:
+            said = claims(change)
+            if isinstance(change, AddEntries):
+                assert not said & self.entries, "told twice"
+                self.entries |= said
+            else:
+                assert said <= self.entries, "taken back without having been told"
+                self.entries -= said
+
+
+def claims(change: Change) -> set[tuple[str, str, str]]:
+    """What a change says, the flooding entry among it."""
+    assert isinstance(change, AddEntries | RemoveEntries)
+    flooding = {(FLOODING_MAC, FLOODING_IP, change.vtep)} if change.flooding else set()
+    return {*change.entries, *flooding}
 
 
 def expected(states: list[PortState]) -> set[tuple[str, str, str]]:
@@ -192,8 +206,9 @@ def test_another_segment() -> None:
     replica.synced(answer([state]), float(next(clock)))
     chunk = Chunk(NET, Segment("vxlan", 2002), "", None, (state,))
     remove, add = replica.synced(Answer(0.0, (), (chunk,), None), float(next(clock)))[0]
-    assert remove["method"] == "remove_fdb_entries"
-    assert add["fdb_entries"][NET]["segment_id"] == 2002
+    assert isinstance(remove, RemoveEntries)
+    assert isinstance(add, AddEntries)
+    assert add.segment == Segment("vxlan", 2002)
 
 
 def test_an_update_of_another_segment_is_not_for_this_host() -> None:

@@ -11,11 +11,12 @@ from typing import NamedTuple
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from test_replica import claims
 
-from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, AddEntries, Change, Segment
 from ovs_l2pop.sync import protocol
 from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, PortState, Update
-from ovs_l2pop.sync.replica import Claim, Message, Replica
+from ovs_l2pop.sync.replica import Claim, Replica
 
 NET = "11111111-2222-3333-4444-555555555555"
 SEGMENT = Segment("vxlan", 1001)
@@ -168,8 +169,8 @@ class ReplicaModel(RuleBasedStateMachine):
             answer = self.answer(process, asked, cursor)
             if data is not None and self.casts and data.draw(st.booleans()):
                 self.cast_arrives(data, data.draw(st.booleans()))
-            messages, cursor = self.replica.synced(answer, asked_at)
-            self.take(messages)
+            changes, cursor = self.replica.synced(answer, asked_at)
+            self.take(changes)
             if cursor is None:
                 return
 
@@ -188,16 +189,15 @@ class ReplicaModel(RuleBasedStateMachine):
         chunk = Chunk(NET, SEGMENT, after, until, tuple(left[:SIZE]))
         return Answer(age, (), (chunk,), None if until is None else (NET, until))
 
-    def take(self, messages: list[Message]) -> None:
-        for message in messages:
-            for vtep, pairs in message["fdb_entries"][NET]["ports"].items():
-                said = {(mac, ip, vtep) for mac, ip in pairs}
-                if message["method"] == "add_fdb_entries":
-                    assert not said & self.table, "told twice"
-                    self.table |= said
-                else:
-                    assert said <= self.table, "taken back without having been told"
-                    self.table -= said
+    def take(self, changes: list[Change]) -> None:
+        for change in changes:
+            said = claims(change)
+            if isinstance(change, AddEntries):
+                assert not said & self.table, "told twice"
+                self.table |= said
+            else:
+                assert said <= self.table, "taken back without having been told"
+                self.table -= said
 
     # -- what must hold ----------------------------------------------------------------------
 

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import FLOODING, IP1, IP2, LOCAL, MAC1, MAC2, A, B, Message, N, add, attach, remove
+from builders import FLOODING, IP1, IP2, LOCAL, MAC1, MAC2, A, B, N, add, attach, remove
 from fake_backend import FakeBackend
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.flaps import MOVES, PERIOD, Flaps
 from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Entry, Parser, Refusal
 from ovs_l2pop.core.table import ForwardingTable, Limits
+from ovs_l2pop.core.wire import Message
 
 
 def numbered(message: Message, revision: Any) -> Message:
@@ -169,7 +170,7 @@ def test_what_is_read_from_disk_is_no_move(tmp_path: Path) -> None:
         str(add(N, (A, B)[n % 2], [MAC1, IP1])).replace("'", '"').encode() for n in range(20)
     )
     store.close()
-    agent = Agent(LOCAL, FakeBackend(), Store(tmp_path))
+    agent = Worker(LOCAL, FakeBackend(), Store(tmp_path))
     agent.start().result()
     assert agent.table.flaps.current() == []
     agent.stop()

@@ -14,13 +14,14 @@ from typing import Any
 
 import oslo_messaging
 import pytest
-from builders import FLOODING, IP1, IP2, MAC1, MAC2, Message, add, attach, change_ip, remove
+from builders import FLOODING, IP1, IP2, MAC1, MAC2, add, attach, change_ip, remove, told
+from ovs_l2pop.core.wire import Message
 from fake_backend import FakeBackend
 from oslo_config import cfg
 from oslo_messaging.rpc.dispatcher import UnsupportedVersion
 
 from ovs_l2pop import config
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.core.errors import ConfigError
 from ovs_l2pop.core.messages import Segment
@@ -115,7 +116,8 @@ class Daemon:
         )
         arguments = [f"--config-file={path}"]
         conf = config.load(arguments)
-        self.agent = Agent(OWN, self.backend, Store(directory / "state"))
+        store = Store(directory / "state")
+        self.agent = Worker(OWN, self.backend, store, speaker=lambda: self.listener)
         self.listener = Listener(conf, arguments, self.agent)
 
     def start(self) -> None:
@@ -127,7 +129,7 @@ class Daemon:
         self.agent.stop()
 
     def send(self, *messages: Message) -> None:
-        self.agent.submit([json.dumps(message).encode() for message in messages]).result()
+        self.agent.submit(*told(*messages, local_ip=OWN)).result()
 
     def entries(self, network_id: str = N) -> set[tuple[str, str, str]]:
         """All of a network in the table, flooding entries among them."""
@@ -256,16 +258,20 @@ def test_bad_messages_are_refused_by_name_and_the_next_is_taken(
         assert offender in log
 
 
-def test_what_is_not_json_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_message_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Another serializer than RPC's could bring it."""
-    agent = Agent(OWN, FakeBackend(), Store(tmp_path))
+    agent = Worker(OWN, FakeBackend(), Store(tmp_path))
+    agent.start().result()
     endpoint = upstream.UpstreamMessages(agent, HOST)
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
     for nonsense in ({"a": object()}, {5: {}, "b": float("nan")}, deep, b"bytes"):
         endpoint.add_fdb_entries({}, nonsense)
-    assert sum("refused" in record.getMessage() for record in caplog.records) == 3
+    agent.call(lambda: None).result()
+    agent.stop()
+    refused = {record.args[0].reason for record in caplog.records if "refused" in record.msg}  # type: ignore[index,union-attr]
+    assert refused == {"not a UUID", "fdb_entries must be an object"}
 
 
 # -- our own protocol -------------------------------------------------------------------------

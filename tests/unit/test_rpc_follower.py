@@ -1,18 +1,18 @@
 """A follower on a host whose networks somebody else attaches: an operator, by ``send``."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import FLOODING, IP1, IP2, MAC1, MAC2, Message, add, attach, detach
+from builders import FLOODING, IP1, IP2, MAC1, MAC2, add, attach, detach, told
 from fake_backend import FakeBackend
 
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.messages import Segment
+from ovs_l2pop.core.wire import Message
 from ovs_l2pop.sync.follower import Follower
 from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, PortState
 
@@ -48,10 +48,9 @@ class Host:
     """An agent with a follower, on one directory."""
 
     def __init__(self, directory: Path, server: Server) -> None:
-        self.agent = Agent(OWN, FakeBackend(), Store(directory))
-        self.agent.start().result()
+        self.agent = Worker(OWN, FakeBackend(), Store(directory), speaker=lambda: self.follower)
         self.follower = Follower(self.agent, server, 3600, attaches=False)
-        self.agent.networks_changed = self.follower.soon
+        self.agent.start().result()
         self.follower.start()
 
     def stop(self) -> None:
@@ -60,8 +59,7 @@ class Host:
 
     def send(self, *messages: Message) -> None:
         """What ``ovs-l2pop send`` does."""
-        lines = [json.dumps(message).encode() for message in messages]
-        assert self.agent.submit(lines).result().refusals == []
+        assert self.agent.submit(*told(*messages, local_ip=OWN)).result().refusals == []
 
     def entries(self, network_id: str = N) -> set[tuple[str, str, str]]:
         """All of a network in the table, without flooding entries."""

@@ -7,11 +7,11 @@ from builders import MAC1, MAC2, N, tell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Change, Segment
 from ovs_l2pop.core.table import ForwardingTable
 from ovs_l2pop.sync import protocol
 from ovs_l2pop.sync.protocol import Answer, Chunk, PortState, Update
-from ovs_l2pop.sync.replica import Message, Replica
+from ovs_l2pop.sync.replica import Replica
 
 SEGMENT = Segment("vxlan", 1001)
 OWN, A, B = "192.0.2.1", "192.0.2.2", "192.0.2.3"
@@ -26,13 +26,13 @@ class Host:
         self.table = ForwardingTable(OWN)
         self.clock = itertools.count(1000)
         self.replica = Replica(OWN, lambda: float(next(self.clock)))
-        self.told: list[Message] = []
+        self.told: list[Change] = []
         assert self.replica.use(N)
 
-    def take(self, messages: list[Message]) -> None:
+    def take(self, changes: list[Change]) -> None:
         """What the replica says; the table refuses nothing of it."""
-        self.told = messages
-        assert tell(self.table, *messages) == []
+        self.told = changes
+        assert not any(self.table.apply(change) for change in changes)
 
     def look(self) -> None:
         held = self.table.announced(N) if N in self.table.network_ids() else set()
@@ -164,7 +164,14 @@ def test_what_the_table_refuses_is_not_asked_for_for_ever() -> None:
     six = PortState("six", 1, "2001:db8::1", ((MAC2, IP2),))
     host.look()
     answer = Answer(0.0, (), (Chunk(N, SEGMENT, "", None, (bad, one, six)),), None)
-    tell(host.table, *host.replica.synced(answer, float(next(host.clock)))[0])
+    host.take(host.replica.synced(answer, float(next(host.clock)))[0])
+    refused = [(refusal.where, refusal.offender) for refusal in host.replica.take_refusals()]
+    assert refused == [
+        (f"port bad, VTEP {B}", "no MAC"),
+        (f"port bad, VTEP {B}", "224.0.0.1"),
+        ("port six, VTEP 2001:db8::1", "2001:db8::1"),
+    ]
+    assert host.replica.take_refusals() == []
     assert host.entries == claims(one) | {(FLOODING_MAC, FLOODING_IP, B)}
     assert not host.sync(bad, one, six)
     # Not for want of looking.

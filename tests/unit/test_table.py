@@ -19,7 +19,6 @@ from builders import (
     C,
     Facts,
     M,
-    Message,
     N,
     add,
     attach,
@@ -53,6 +52,7 @@ from ovs_l2pop.core.table import (
     UnicastFact,
     VtepFact,
 )
+from ovs_l2pop.core.wire import Message
 
 VXLAN = Segment("vxlan", 1001)
 OTHER_SEGMENT = 2002

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment, Segment
@@ -62,7 +62,7 @@ def rows_of(server: Server) -> set[Row]:
     """What an agent makes of the truth that hears it at once."""
     directory = Path(tempfile.mkdtemp())
     backend = FakeBackend()
-    agent = Agent(OWN, backend, Store(directory), drift_interval=0)
+    agent = Worker(OWN, backend, Store(directory), drift_interval=0)
     agent.start().result()
     try:
         follower = Follower(agent, server)
@@ -90,9 +90,12 @@ class WholeAgent(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        self.agent = Agent(OWN, self.backend, Store(self.directory), drift_interval=0)
+        store = Store(self.directory)
+        self.agent = Worker(
+            *(OWN, self.backend, store), drift_interval=0, speaker=lambda: self.follower
+        )
+        self.follower: Follower = Follower(self.agent, self.server)
         self.agent.start().result()
-        self.follower = Follower(self.agent, self.server)
         for net in sorted(self.server.plugged):
             self.follower.use(attachment(net))
 
@@ -199,7 +202,7 @@ class WholeAgent(RuleBasedStateMachine):
         if clean:
             self.agent.stop()
         else:  # what SIGKILL leaves: the file as it is, and a dataplane half written
-            self.agent.call(lambda: self.agent._store.close()).result()
+            self.agent.call(lambda: self.agent._keeping.close()).result()
             self.agent.stop()
         if lost:  # a container without a volume
             shutil.rmtree(self.directory)

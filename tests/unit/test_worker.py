@@ -1,7 +1,6 @@
 """The worker: input that outruns the dataplane, and changes behind its back."""
 
 import itertools
-import json
 import os
 import threading
 import time
@@ -9,16 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import FLOODING, IP1, LOCAL, MAC1, A, N, add, attach
+from builders import FLOODING, IP1, LOCAL, MAC1, A, N, add, attach, told
 from fake_backend import FakeBackend
 from waiting import eventually
 
-from ovs_l2pop.agent import views, worker
+from ovs_l2pop.agent import jobs, views, worker
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.errors import BackendError
 
 AT_A = add(N, A, FLOODING, [MAC1, IP1])
+LATE = add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])
 
 
 @pytest.fixture
@@ -27,26 +27,26 @@ def backend() -> FakeBackend:
 
 
 @pytest.fixture
-def agent(backend: FakeBackend, tmp_path: Path) -> Iterator[Agent]:
-    agent = Agent(LOCAL, backend, Store(tmp_path), drift_interval=0.2)
+def agent(backend: FakeBackend, tmp_path: Path) -> Iterator[Worker]:
+    agent = Worker(LOCAL, backend, Store(tmp_path), drift_interval=0.2)
     agent.start().result()
-    agent.submit([json.dumps(message).encode() for message in (attach(N), AT_A)]).result()
+    agent.submit(*told(attach(N), AT_A)).result()
     yield agent
     agent.stop()
 
 
 def test_who_submits_more_than_can_be_written_waits(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
+    agent: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = json.dumps(AT_A).encode()
-    monkeypatch.setattr(worker, "_BACKLOG", 3 * len(line))
+    message = told(AT_A)
+    monkeypatch.setattr(jobs, "_BACKLOG", 3 * message[0][0].size)
     resume = threading.Event()
     hanging = agent.call(resume.wait)  # a dataplane that answers nothing
     submitted: list[int] = []
 
     def submit() -> None:
         for number in range(10):
-            agent.submit([line])
+            agent.submit(*message)
             submitted.append(number)
 
     thread = threading.Thread(target=submit)
@@ -59,10 +59,10 @@ def test_who_submits_more_than_can_be_written_waits(
     thread.join(5)
     assert len(submitted) == 10, "nothing is lost"
     # One message that is larger than all room there is gets in by itself.
-    assert agent.submit([line] * 10).result(5).refusals == []
+    assert agent.submit(message[0] * 10).result(5).refusals == []
 
 
-def test_what_somebody_changed_is_mended_and_counted(agent: Agent, backend: FakeBackend) -> None:
+def test_what_somebody_changed_is_mended_and_counted(agent: Worker, backend: FakeBackend) -> None:
     before = set(backend.rows)
     backend.rows.remove(next(row for row in before if row[0] == "UnicastFact"))  # type: ignore[index]
     backend.rows.add(("flow", "of", "nobody"))
@@ -71,20 +71,19 @@ def test_what_somebody_changed_is_mended_and_counted(agent: Agent, backend: Fake
 
 
 def test_what_was_refused_for_the_damage_comes_with_its_mending(
-    agent: Agent, backend: FakeBackend
+    agent: Worker, backend: FakeBackend
 ) -> None:
     tunnel = next(row for row in backend.rows if row[0] == "tunnel")  # type: ignore[index]
     backend.rows.remove(tunnel)
     backend.refuses = lambda row: row[0] == "UnicastFact" and tunnel not in backend.rows  # type: ignore[index]
-    late = add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])
-    agent.submit([json.dumps(late).encode()]).result()
+    agent.submit(*told(LATE)).result()
     assert agent.reconciler.refused
     eventually(lambda: "fa:16:3e:00:00:99" in str(backend.rows))
 
 
-def test_what_is_refused_is_no_drift(agent: Agent, backend: FakeBackend) -> None:
+def test_what_is_refused_is_no_drift(agent: Worker, backend: FakeBackend) -> None:
     backend.refuses = lambda row: True
-    agent.submit([json.dumps(add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])).encode()]).result()
+    agent.submit(*told(LATE)).result()
     writes = len(backend.writes)
     time.sleep(1.5)
     assert agent.watch.mended == {}
@@ -93,7 +92,7 @@ def test_what_is_refused_is_no_drift(agent: Agent, backend: FakeBackend) -> None
 
 
 def test_news_are_read_at_once_and_not_thousands_of_times(
-    agent: Agent, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    agent: Worker, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readable, writable = os.pipe()
     polls: list[float] = []
@@ -106,18 +105,18 @@ def test_news_are_read_at_once_and_not_thousands_of_times(
         return False
 
     monkeypatch.setattr(backend, "poll", poll)
-    told = time.monotonic()
+    asked = time.monotonic()
     os.write(writable, b"!")  # nobody reads it: there are always news
     time.sleep(0.5)
     agent.call(lambda: setattr(backend, "descriptor", -1)).result()
     os.close(readable)
     os.close(writable)
-    assert polls[0] - told < 0.2
+    assert polls[0] - asked < 0.2
     assert 3 < len(polls) < 15
 
 
 def test_health_answers_while_the_worker_hangs(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
+    agent: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "_PATIENCE", 0.2)
     assert views.health(agent)["rows"][0][:2] == ["dataplane", "ok"]
@@ -130,7 +129,7 @@ def test_health_answers_while_the_worker_hangs(
 
 
 def test_senders_wait_half_of_the_time_for_a_dataplane_that_hangs(
-    agent: Agent, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    agent: Worker, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[float] = []
 
@@ -141,13 +140,12 @@ def test_senders_wait_half_of_the_time_for_a_dataplane_that_hangs(
 
     monkeypatch.setattr(backend, "connect", connect)
     backend.down = True
-    line = json.dumps(add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])).encode()
-    assert agent.submit([line]).result(5).pending == "no hello"
-    told = time.monotonic()
-    assert agent.submit([line]).result(5).pending == "no hello"
-    assert time.monotonic() - told < 0.25
-    while time.monotonic() < told + 1.5:
-        agent.submit([line]).result(5)
+    assert agent.submit(*told(LATE)).result(5).pending == "no hello"
+    asked = time.monotonic()
+    assert agent.submit(*told(LATE)).result(5).pending == "no hello"
+    assert time.monotonic() - asked < 0.25
+    while time.monotonic() < asked + 1.5:
+        agent.submit(*told(LATE)).result(5)
     assert all(later - earlier > 0.55 for earlier, later in itertools.pairwise(attempts))
     monkeypatch.undo()
     backend.down = False
@@ -156,14 +154,14 @@ def test_senders_wait_half_of_the_time_for_a_dataplane_that_hangs(
 
 
 def test_what_cannot_be_mended_is_told_once(
-    agent: Agent,
+    agent: Worker,
     backend: FakeBackend,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It stays because something else is refused, which is tried again every so often."""
     backend.refuses = lambda row: "fa:16:3e:00:00:99" in row  # type: ignore[operator]
-    agent.submit([json.dumps(add(N, A, ["fa:16:3e:00:00:99", "10.0.0.99"])).encode()]).result()
+    agent.submit(*told(LATE)).result()
     installed = backend.installed
     monkeypatch.setattr(backend, "installed", lambda: installed() | {("flow", "of", "nobody")})
     agent.watch.disturbed()

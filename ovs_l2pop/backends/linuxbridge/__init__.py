@@ -2,7 +2,7 @@
 
 ::
 
-    options.py        the group [vxlan], checked, as Settings; which multicast group a VNI has
+    options.py        the group [vxlan], checked, as settings; the multicast group of a VNI
     rows.py           rows and names
     render.py         facts to rows
     netlink.py        rtnetlink messages in packets of many, errors by message, dumps

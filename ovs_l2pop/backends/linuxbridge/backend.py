@@ -15,9 +15,9 @@ from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.backends.linuxbridge.links import Link
 from ovs_l2pop.backends.linuxbridge.netlink import Netlink
 from ovs_l2pop.backends.linuxbridge.news import News
-from ovs_l2pop.backends.linuxbridge.options import Settings
+from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.probe import Missing
-from ovs_l2pop.backends.linuxbridge.render import Plan, Renderer
+from ovs_l2pop.backends.linuxbridge.render import LinkRenderer, Ways
 from ovs_l2pop.backends.linuxbridge.rows import (
     Bridge,
     BridgeNames,
@@ -71,7 +71,9 @@ class LinuxBridgeBackend:
     :param missing: tells what the kernel lacks.
     """
 
-    def __init__(self, settings: Settings, missing: Callable[[], Missing] = probe.missing) -> None:
+    def __init__(
+        self, settings: LinuxBridgeSettings, missing: Callable[[], Missing] = probe.missing
+    ) -> None:
         self._settings = settings
         self._probe = missing
         self._missing: Missing | None = None
@@ -80,8 +82,8 @@ class LinuxBridgeBackend:
         self._news: News | None = None
         self._filter: Filter | None = None
         self._underlay: Underlay | None = None
-        self._plan: Plan | None = None
-        self._renderer: Renderer | None = None
+        self._plan: Ways | None = None
+        self._renderer: LinkRenderer | None = None
         self._bridges = BridgeNames()
         #: Odd sysctls at the last look for them, and when to look again.
         self._silent: set[tuple[int, tuple[str, ...]]] = set()
@@ -101,7 +103,7 @@ class LinuxBridgeBackend:
 
     @classmethod
     def from_config(cls, conf: Any) -> "LinuxBridgeBackend":
-        return cls(Settings.from_config(conf))
+        return cls(LinuxBridgeSettings.from_config(conf))
 
     def connect(self) -> None:
         self._claim_host()
@@ -133,7 +135,7 @@ class LinuxBridgeBackend:
         for link in known.values():
             if link.owner and (bridge := known.get(link.master) if link.vxlan else link):
                 self._bridges.learn(link.owner, bridge.name)
-        self._renderer = Renderer(plan, self._settings.group, self._bridges.of)
+        self._renderer = LinkRenderer(plan, self._settings.group, self._bridges.of)
 
     def close(self) -> None:
         self._disconnect()
@@ -313,7 +315,7 @@ class LinuxBridgeBackend:
             raise BackendError("not connected")
         return self._netlink
 
-    def _make_plan(self, local: str, there: Underlay, missing: Missing) -> Plan:
+    def _make_plan(self, local: str, there: Underlay, missing: Missing) -> Ways:
         settings = self._settings
         multicast = self._multicast(missing)
         responder = "off"
@@ -334,7 +336,7 @@ class LinuxBridgeBackend:
                 f"the MTU of {there.leaves_by}, {there.mtu}, is too small for VXLAN"
                 f" ({settings.overhead} bytes of headers)"
             )
-        return Plan(
+        return Ways(
             local=local,
             device=self._multicast_device(local, there) if multicast else there.name,
             mtu=mtu,

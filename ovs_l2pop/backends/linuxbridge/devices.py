@@ -437,7 +437,7 @@ class Devices:
             raise RefusedError(_reason(failure))
 
 
-#: Settings of a vxlan device that can't be changed.
+#: LinuxBridgeSettings of a vxlan device that can't be changed.
 _FIXED = frozenset(
     {
         *(one.name for one in settings.TUNNEL_FIXED),

@@ -81,7 +81,7 @@ class Range(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LinuxBridgeSettings:
     """What the backend needs to know of the configuration."""
 
     #: None for who only takes away.
@@ -96,7 +96,7 @@ class Settings:
     known_vteps_only: bool = False
 
     @classmethod
-    def from_config(cls, conf: Any) -> "Settings":
+    def from_config(cls, conf: Any) -> "LinuxBridgeSettings":
         """Read, and check what one option can't know of the others.
 
         :raises ConfigError: names the option.
@@ -174,7 +174,7 @@ def _groups(text: str, where: str) -> IPv4Network | IPv6Network:
     return groups
 
 
-def _check_addresses(settings: Settings, repeated: str | None) -> None:
+def _check_addresses(settings: LinuxBridgeSettings, repeated: str | None) -> None:
     local = ip_address(settings.local_ip or "")
     if repeated is not None and ip_address(repeated) != local:
         raise ConfigError(

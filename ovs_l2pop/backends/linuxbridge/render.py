@@ -30,7 +30,7 @@ from ovs_l2pop.core.table import (
 )
 
 
-class Plan(NamedTuple):
+class Ways(NamedTuple):
     """What configuration, kernel and underlay come to; the same for all networks."""
 
     local: str
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     guarded: bool  #: strangers are kept out where the members of a network are known
 
 
-class Renderer:
+class LinkRenderer:
     """Renders facts.
 
     :param group: the multicast group of a VNI.
@@ -54,7 +54,7 @@ class Renderer:
     """
 
     def __init__(
-        self, plan: Plan, group: Callable[[int], str | None], bridge: Callable[[str], str]
+        self, plan: Ways, group: Callable[[int], str | None], bridge: Callable[[str], str]
     ) -> None:
         self._plan = plan
         self._group = group

@@ -14,7 +14,7 @@ from ovs_l2pop.backends.linuxbridge import entries, links
 from ovs_l2pop.backends.linuxbridge.devices import Devices, RefusedError
 from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.backends.linuxbridge.netlink import Failure, Message, Netlink
-from ovs_l2pop.backends.linuxbridge.render import Plan
+from ovs_l2pop.backends.linuxbridge.render import Ways
 from ovs_l2pop.backends.linuxbridge.rows import (
     LOOSE,
     Bridge,
@@ -66,7 +66,7 @@ class Write:
     def __init__(
         self,
         netlink: Netlink,
-        plan: Plan | None,
+        plan: Ways | None,
         limit: str,
         failed: set[str],
         strangers: Filter | None = None,
@@ -90,7 +90,7 @@ class Write:
     def take(self, batch: Batch) -> None:
         """Write a batch."""
         self._bridges.clear()
-        adding, removing = _Sorted(batch.add), _Sorted(batch.remove)
+        adding, removing = _ByKind(batch.add), _ByKind(batch.remove)
         if self._filter is not None and (adding.guards or removing.guards):
             # Before there is a tunnel for strangers to send into.
             self.refused.update(self._filter.write(adding.guards, removing.guards))
@@ -148,7 +148,7 @@ class Write:
 
     # -- devices -----------------------------------------------------------------------------
 
-    def _remove_devices(self, adding: "_Sorted", removing: "_Sorted") -> None:
+    def _remove_devices(self, adding: "_ByKind", removing: "_ByKind") -> None:
         stay = {row.name for row in adding.tunnels}
         gone = [row for row in removing.tunnels if row.name not in stay]
         try:
@@ -213,7 +213,7 @@ class Write:
 
     # -- entries -----------------------------------------------------------------------------
 
-    def _add(self, adding: "_Sorted", removing: "_Sorted") -> None:
+    def _add(self, adding: "_ByKind", removing: "_ByKind") -> None:
         if not adding.entries:
             return
         self.added += adding.entries
@@ -297,7 +297,7 @@ class Write:
                         planned.append(row)
                         yield entries.add_flood(address, place.tunnel, place.device)
 
-    def _remove(self, adding: "_Sorted", removing: "_Sorted") -> None:
+    def _remove(self, adding: "_ByKind", removing: "_ByKind") -> None:
         if not removing.entries:
             return
         new = {_key(row): row for row in adding.entries}
@@ -340,7 +340,7 @@ class Write:
             yield entries.delete_bridged(row, place.tunnel)
 
 
-class _Sorted:
+class _ByKind:
     """Rows by their kind."""
 
     def __init__(self, rows: Iterable[Row]) -> None:

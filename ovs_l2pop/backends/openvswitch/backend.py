@@ -1,10 +1,8 @@
 """The Open vSwitch backend behind the shared interface."""
 
 import contextlib
-import fcntl
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
@@ -15,13 +13,13 @@ from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
 from ovs_l2pop.backends.openvswitch.codec import Codec
-from ovs_l2pop.backends.openvswitch.options import Settings
+from ovs_l2pop.backends.openvswitch.options import OpenvswitchSettings
 from ovs_l2pop.backends.openvswitch.ovsdb import Ovsdb
 from ovs_l2pop.backends.openvswitch.pipeline import GROUP_TYPES
 from ovs_l2pop.backends.openvswitch.plan import REVALIDATION, Plan, Planner
 from ovs_l2pop.backends.openvswitch.portflags import PortFlagsChannel, flags_text
 from ovs_l2pop.backends.openvswitch.reading import read
-from ovs_l2pop.backends.openvswitch.render import PortNumbers, Renderer
+from ovs_l2pop.backends.openvswitch.render import FlowRenderer, PortNumbers
 from ovs_l2pop.backends.openvswitch.rows import (
     Group,
     Oddities,
@@ -38,6 +36,7 @@ from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.core.orphans import Found, Scope
 from ovs_l2pop.core.table import Fact
+from ovs_l2pop.lockfile import LockFile
 
 LOG = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class OpenvswitchBackend:
     """See :class:`ovs_l2pop.backends.Backend`."""
 
     def __init__(
-        self, settings: Settings, transport: Callable[[], Transport] | None = None
+        self, settings: OpenvswitchSettings, transport: Callable[[], Transport] | None = None
     ) -> None:
         self._settings = settings
         socket = str(settings.rundir / f"{settings.bridges.tunnel}.mgmt")
@@ -80,14 +79,14 @@ class OpenvswitchBackend:
         self._ports: set[Row] = set()
         #: The integration bridge's ports and their numbers, until the database changes.
         self._neighbours: Mapping[str, int] | None = None
-        self._claim: int | None = None
+        self._claim: LockFile | None = None
         bridges = settings.bridges
         self._appctl = Appctl(settings.rundir)
         self._sightings = Sightings(self._appctl, bridges.integration, bridges.integration_patch)
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchBackend":
-        return cls(Settings.from_config(conf))
+        return cls(OpenvswitchSettings.from_config(conf))
 
     def connect(self) -> None:
         self._claim_bridge()
@@ -133,7 +132,7 @@ class OpenvswitchBackend:
             self._ovsdb = None
         self._appctl.close()
         if self._claim is not None:
-            os.close(self._claim)
+            self._claim.close()
             self._claim = None
 
     def fileno(self) -> int:
@@ -365,9 +364,9 @@ class OpenvswitchBackend:
             time.sleep(_UNSEEN_REVALIDATION)
         self._open().write(self._planner.forget_learned(vlans))
 
-    def _make_renderer(self) -> Renderer:
+    def _make_renderer(self) -> FlowRenderer:
         options = self._settings.tunnel_options(self._offloads)
-        return Renderer(self._stamps, self._numbers, options, self._settings.conditions)
+        return FlowRenderer(self._stamps, self._numbers, options, self._settings.conditions)
 
     def _read_flows(self) -> set[bytes]:
         found: set[bytes] = set()
@@ -416,16 +415,11 @@ class OpenvswitchBackend:
             return
         path = self._settings.rundir / f"{self._bridge}.ovs-l2pop.lock"
         try:
-            claim = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._claim = LockFile(path)
+        except BlockingIOError:
+            raise BackendError(f"another agent programs {self._bridge} (it has {path})") from None
         except OSError as error:
             LOG.debug("no lock on bridge %s: %s", self._bridge, error)
-            return
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(claim)
-            raise BackendError(f"another agent programs {self._bridge} (it has {path})") from None
-        self._claim = claim
 
     # -- connections -------------------------------------------------------------------------
 

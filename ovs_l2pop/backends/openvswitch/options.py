@@ -87,7 +87,7 @@ def register(conf: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class OpenvswitchSettings:
     """Options of the groups ``[ovs_l2pop]`` and ``[openvswitch]`` that matter here."""
 
     local_ip: str
@@ -109,7 +109,7 @@ class Settings:
     known_vteps_only: bool = True
 
     @classmethod
-    def from_config(cls, conf: Any) -> "Settings":
+    def from_config(cls, conf: Any) -> "OpenvswitchSettings":
         """Read, and check what one option can't know of the others.
 
         :raises ConfigError: names the option.

@@ -98,7 +98,7 @@ class PortNumbers:
             self._next = min(self._next, number)
 
 
-class _Network:
+class _Bound:
     """The flows of one attachment, with its constants filled in.
 
     :param templates: those whose conditions hold, by fact.
@@ -146,7 +146,7 @@ class _Network:
         self.neighbour6 = fillers("neighbour", "ip6", "mac", but="ip4")
 
 
-class Renderer:
+class FlowRenderer:
     """Renders facts through compiled templates.
 
     :param options: Interface options of every tunnel port, by network type.
@@ -181,8 +181,8 @@ class Renderer:
         self.unused = frozenset(kind for kind in (UNICAST, NEIGHBOUR) if not self._templates[kind])
         #: Which network has a local VLAN (encoded), the last that had it where none has.
         self.holders: dict[bytes, Attachment] = {}
-        self._networks: dict[Attachment, _Network] = {}
-        self._last: _Network | None = None  # facts of one network mostly come together
+        self._networks: dict[Attachment, _Bound] = {}
+        self._last: _Bound | None = None  # facts of one network mostly come together
         self._ports: dict[Tunnel, bytes] = {}
 
     def forget(self) -> None:
@@ -231,7 +231,7 @@ class Renderer:
         self.holders[network.vlan] = fact.attachment
         return (*network.network, *(network.strangers if fact.closed else ()))
 
-    def _tunnel(self, network: _Network, vtep: str) -> tuple[OvsRow, ...]:
+    def _tunnel(self, network: _Bound, vtep: str) -> tuple[OvsRow, ...]:
         kind = network.network_type
         number = self._numbers.of((kind, vtep))
         name = self._numbers.name((kind, vtep))
@@ -241,7 +241,7 @@ class Renderer:
             *(fill(port) for fill in network.vtep),
         )
 
-    def _flood(self, network: _Network, fact: FloodFact) -> tuple[OvsRow, ...]:
+    def _flood(self, network: _Bound, fact: FloodFact) -> tuple[OvsRow, ...]:
         ports = [self._port(network, vtep) for vtep in fact.vteps]
         if len(ports) <= FLOOD_SHARD_SIZE:
             return tuple(self._flood_flows(network, {0: ports}, b""))
@@ -255,7 +255,7 @@ class Renderer:
         return (*self._stamps.groups(span), *flows)
 
     def _flood_flows(
-        self, network: _Network, shards: Mapping[int, list[bytes]], group: bytes
+        self, network: _Bound, shards: Mapping[int, list[bytes]], group: bytes
     ) -> Iterator[bytes]:
         everyone = [port for ports in shards.values() for port in ports]
         for template in self._floods[bool(group)]:
@@ -270,17 +270,15 @@ class Renderer:
                     flood(ports, **values) if flood else self._stamps.flows[template.name](**values)
                 )
 
-    def _network(self, attachment: Attachment) -> _Network:
+    def _network(self, attachment: Attachment) -> _Bound:
         network = self._networks.get(attachment)
         if network is None:
             if len(self._networks) > 2 * MAX_LOCAL_VLAN:  # most are of networks that have gone
                 self._networks.clear()
-            network = self._networks[attachment] = _Network(
-                self._stamps, attachment, self._templates
-            )
+            network = self._networks[attachment] = _Bound(self._stamps, attachment, self._templates)
         return network
 
-    def _port(self, network: _Network, vtep: str) -> bytes:
+    def _port(self, network: _Bound, vtep: str) -> bytes:
         tunnel = network.network_type, vtep
         port = self._ports.get(tunnel)
         if port is None:

@@ -21,10 +21,10 @@ from oslo_log import log as logging
 from ovs_l2pop.agent.addresses import HostAddresses
 from ovs_l2pop.agent.control import ControlServer
 from ovs_l2pop.agent.store import Store
-from ovs_l2pop.agent.worker import Agent
+from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.backends.openvswitch.backend import OpenvswitchBackend
 from ovs_l2pop.backends.openvswitch.datapath import DatapathTransport
-from ovs_l2pop.backends.openvswitch.options import Settings
+from ovs_l2pop.backends.openvswitch.options import OpenvswitchSettings
 from ovs_l2pop.backends.openvswitch.rows import Bridges
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
 from ovs_l2pop.config import limits
@@ -66,16 +66,18 @@ class L2popExtension(l2_extension.L2AgentExtension):
         # clean-up leaves them.
         self._bridge.set_agent_uuid_stamp(backend.pipeline.cookie)
         state_path = Path(conf.ovs_l2pop.state_path or Path(conf.state_path) / "ovs-l2pop")
-        self._agent = Agent(
+        self._worker = Worker(
             *(settings.local_ip, backend, Store(state_path), conf.ovs_l2pop.drift_interval),
             orphan_time=conf.ovs_l2pop.orphan_time,
             addresses=HostAddresses(),
             limits=limits(conf.ovs_l2pop),
+            speaker=lambda: self._follower,
+            housekeeping=lambda: self._control.keep_place(),
         )
-        self._control = ControlServer(state_path / "agent.sock", self._agent)
-        self._agent.start().result()
+        self._control = ControlServer(state_path / "agent.sock", self._worker)
+        self._follower = Follower(self._worker, self._sync, conf.ovs_l2pop.sync_interval)
+        self._worker.start().result()
         self._control.start()
-        self._follower = Follower(self._agent, self._sync, conf.ovs_l2pop.sync_interval)
         connection.create_consumer(protocol.AGENT_TOPIC, [Updates(self._follower)], fanout=False)
         self._follower.start()
 
@@ -115,7 +117,7 @@ class L2popExtension(l2_extension.L2AgentExtension):
 
     def handle_switch_restart(self) -> None:
         """All flows are gone; the agent's own are back."""
-        self._agent.reconnect()
+        self._worker.reconnect()
         self._follower.soon()
 
     def _transport(self) -> Transport:
@@ -143,11 +145,11 @@ class L2popExtension(l2_extension.L2AgentExtension):
             raise
 
 
-def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> Settings:
+def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> OpenvswitchSettings:
     """The agent's own options, in our terms."""
     agent, ovs = conf.AGENT, conf.OVS
     tos = "inherit" if agent.dscp_inherit else str(agent.dscp << 2) if agent.dscp else None
-    return Settings(
+    return OpenvswitchSettings(
         local_ip=str(ovs.local_ip),
         tunnel_types=tunnel_types,
         arp_responder=agent.arp_responder,

@@ -31,7 +31,7 @@ _SERVED = 5.0
 _SIZE = 50_000
 
 
-class Presence(NamedTuple):
+class KnownPort(NamedTuple):
     """A port at a host, as far as vouching goes."""
 
     key: str
@@ -42,7 +42,7 @@ class Presence(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Place:
+class _HostNetwork:
     #: Key → revision of ports that were announced.
     announced: dict[str, int] = field(default_factory=dict)
     tabled: bool = False
@@ -57,12 +57,12 @@ class Memory:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._places: OrderedDict[tuple[str, str], _Place] = OrderedDict()
+        self._places: OrderedDict[tuple[str, str], _HostNetwork] = OrderedDict()
 
-    def is_in(self, host: str, network_id: str, present: Iterable[Presence], but: str) -> bool:
+    def is_in(self, host: str, network_id: str, present: Iterable[KnownPort], but: str) -> bool:
         """Whether a port other than ``but`` vouches that the host is in the network."""
         with self._lock:
-            place = self._places.get((host, network_id), _Place())
+            place = self._places.get((host, network_id), _HostNetwork())
             return any(
                 port.age > SETTLED or place.announced.get(port.key) == port.revision
                 for port in present
@@ -75,14 +75,14 @@ class Memory:
             place = self._places.get((host, network_id))
             return place is not None and not place.tabled
 
-    def has_announced(self, host: str, network_id: str, port: Presence) -> bool:
+    def has_announced(self, host: str, network_id: str, port: KnownPort) -> bool:
         """Whether this process announced the port as it is now."""
         with self._lock:
             place = self._places.get((host, network_id))
             return place is not None and place.announced.get(port.key) == port.revision
 
     def announced(
-        self, host: str, network_id: str, own: Iterable[Presence], others: Iterable[Presence]
+        self, host: str, network_id: str, own: Iterable[KnownPort], others: Iterable[KnownPort]
     ) -> None:
         """A port has been told to others, and with it that the host is there with those."""
         with self._lock:
@@ -90,7 +90,7 @@ class Memory:
             place.announced.update((port.key, port.revision) for port in others if port.active)
             place.announced.update((port.key, port.revision) for port in own)
 
-    def sent_table(self, host: str, network_id: str, present: Iterable[Presence]) -> None:
+    def sent_table(self, host: str, network_id: str, present: Iterable[KnownPort]) -> None:
         """The host has got the table, made when these were there."""
         with self._lock:
             place = self._place(host, network_id)
@@ -122,8 +122,8 @@ class Memory:
         with self._lock:
             self._places.pop((host, network_id), None)
 
-    def _place(self, host: str, network_id: str) -> _Place:
-        place = self._places.setdefault((host, network_id), _Place())
+    def _place(self, host: str, network_id: str) -> _HostNetwork:
+        place = self._places.setdefault((host, network_id), _HostNetwork())
         self._places.move_to_end((host, network_id))
         if len(self._places) > _SIZE:
             self._places.popitem(last=False)

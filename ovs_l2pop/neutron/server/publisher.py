@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 
 from oslo_log import log as logging
 
+from ovs_l2pop.core import wire
 from ovs_l2pop.core.messages import MAX_SEGMENT_ID
+from ovs_l2pop.core.wire import FLOODING
 from ovs_l2pop.neutron.server import agents, queries, states, upstream
 from ovs_l2pop.neutron.server.agents import Agent, Language
 from ovs_l2pop.neutron.server.decisions import (
@@ -32,12 +34,12 @@ from ovs_l2pop.neutron.server.decisions import (
     Vanish,
     View,
 )
-from ovs_l2pop.neutron.server.memory import Memory, Presence
+from ovs_l2pop.neutron.server.memory import KnownPort, Memory
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.queries import Located
 from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.segments import NetworkSegment
-from ovs_l2pop.neutron.server.upstream import FLOODING, Pair
+from ovs_l2pop.neutron.server.upstream import Pair
 from ovs_l2pop.sync import protocol
 from ovs_l2pop.sync.protocol import PortState, key_of
 
@@ -132,7 +134,7 @@ class Publisher:
             return
         if not self._memory.take_served(view.host, view.network_id, _key(view)):
             here = queries.ports_at(view.host, where)
-            self._send_table(scene, [_presence(place) for place in here], _key(view))
+            self._send_table(scene, [_known_port(place) for place in here], _key(view))
 
     def rewiring(self, view: View) -> None:
         """The port's agent looks at it anew; it may be that all of its host is."""
@@ -154,7 +156,7 @@ class Publisher:
             here = queries.ports_at(agent.host, scene.where, allowed=True)
             if not here:
                 continue
-            presences = [_presence(place) for place in here]
+            presences = [_known_port(place) for place in here]
             audience = self._audience(scene, self._send_table(scene, presences))
             self._memory.announced(agent.host, scene.where.network_id, (), presences)
             up = [place for place in here if place.active or place.kind is Kind.HA]
@@ -180,7 +182,7 @@ class Publisher:
 
     def _appear(self, view: View, scene: _Scene, *, unless_announced: bool = False) -> None:
         key = _key(view)
-        here = [_presence(p) for p in queries.ports_at(view.host, scene.where)]
+        here = [_known_port(p) for p in queries.ports_at(view.host, scene.where)]
         own = [port for port in here if port.key == key]
         memory, at = self._memory, (view.host, view.network_id)
         if unless_announced:
@@ -237,7 +239,7 @@ class Publisher:
         gone = {vteps[host].vtep: [FLOODING] for host in sorted(hosts - left) if host in vteps}
         audience = self._audience(scene, disabled=True, with_itself=True)
         if gone:
-            fdb = upstream.entries(*scene.where[:2], gone)
+            fdb = wire.entries(scene.where.network_id, gone, scene.where.segment)
             self._notifier.upstream("remove_fdb_entries", fdb, audience.stock)
         keys = (key_of(view.port_id, host) for host in sorted(hosts))
         self._send_ours(scene, [PortState(k, protocol.DELETED, None) for k in keys], audience)
@@ -263,13 +265,14 @@ class Publisher:
             self._cast("remove_fdb_entries", scene, gone, audience)
             self._cast("add_fdb_entries", scene, new, audience)
         elif audience.stock != () and (gone or new):
-            fdb = upstream.changed_ip(scene.where.network_id, scene.agent.vtep, gone, new)
+            where = scene.where.network_id, scene.agent.vtep
+            fdb = wire.changed_ip(*where, gone or None, new or None)
             self._notifier.upstream("update_fdb_entries", fdb, audience.stock)
 
     # -- stock hosts -------------------------------------------------------------------------
 
     def _send_table(
-        self, scene: _Scene, present: Sequence[Presence], asked_by: str | None = None
+        self, scene: _Scene, present: Sequence[KnownPort], asked_by: str | None = None
     ) -> dict[str, Agent] | None:
         """Everything of the network to the scene's host, if that can't ask for it.
 
@@ -403,10 +406,10 @@ def _pairs(places: Iterable[Located]) -> list[Pair]:
     return [(place.mac, ip) for place in places for ip in place.ips]
 
 
-def _presence(place: Located) -> Presence:
+def _known_port(place: Located) -> KnownPort:
     # An HA router's port says nothing of a host that it isn't bound to: it may not be wired yet.
     active = place.active and (place.kind is not Kind.HA or place.bound)
-    return Presence(states.key(place), place.revision, active, place.age)
+    return KnownPort(states.key(place), place.revision, active, place.age)
 
 
 def _others(places: Iterable[Located], view: View, deleted: bool) -> list[Located]:
