@@ -16,9 +16,11 @@ wanted rows with installed ones and has the backend write the difference.
     agent/         the worker of a host, and what it owns
     sync/          what a host and a server with our driver say to each other
     daemon/        a host without Neutron's agent that listens to a Neutron server
+    netlink/       the kernel's netlink
     neutron/       the mechanism driver, and the extension of Neutron's agent
     cli/           the command
     config.py      the options of an agent
+    lockfile.py    one process at a time
     resources.py   where flows/ and etc/ lie
     paths.py       where things are by default
 """

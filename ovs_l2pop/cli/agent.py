@@ -40,11 +40,11 @@ class RunAgent(Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         # Imported here: commands that only talk to an agent start in half the time without.
         from ovs_l2pop import config
-        from ovs_l2pop.agent.addresses import HostAddresses
         from ovs_l2pop.agent.control import ControlServer
         from ovs_l2pop.agent.store import Store
         from ovs_l2pop.agent.worker import Worker
         from ovs_l2pop.backends import loader
+        from ovs_l2pop.netlink.addresses import HostAddresses
 
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)

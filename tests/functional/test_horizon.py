@@ -44,7 +44,7 @@ from linuxbridge_helpers import SCALE, Kernel, bridge_of, plug, tunnel_of
 from l2pop_lab.topology import Host, Lab, LinuxBridgeHost, Machine, namespaces
 from l2pop_lab.topology.frames import decode
 from ovs_l2pop.backends.linuxbridge import links
-from ovs_l2pop.backends.linuxbridge.netlink import Netlink
+from ovs_l2pop.netlink.socket import Netlink
 
 NET = Net(1, 77)
 MACS = [f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3)]

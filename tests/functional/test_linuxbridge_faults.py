@@ -15,8 +15,6 @@ from linuxbridge_helpers import attach, bridge_of, flooding, link, neighbours, u
 from l2pop_lab.topology import Host, Lab, namespaces
 from ovs_l2pop.backends.linuxbridge import probe
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
-from ovs_l2pop.backends.linuxbridge.netlink import Failure, Netlink
-from ovs_l2pop.backends.linuxbridge.netlink import Message as Request
 from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.probe import Missing
 from ovs_l2pop.core.difference import Row
@@ -24,6 +22,8 @@ from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Parser
 from ovs_l2pop.core.reconciler import Drift, Reconciler
 from ovs_l2pop.core.table import ForwardingTable
+from ovs_l2pop.netlink.messages import Message as Request
+from ovs_l2pop.netlink.socket import Failure, Netlink
 
 T = TypeVar("T")
 

@@ -34,19 +34,13 @@ from l2pop_lab.topology.capture import Capture
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.guard import Filter
-from ovs_l2pop.backends.linuxbridge.netlink import (
-    NETFILTER,
-    Message,
-    Netlink,
-    attribute,
-    nested,
-    text,
-)
 from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.rows import Closed, Guard, Member
 from ovs_l2pop.core.messages import Parser
 from ovs_l2pop.core.reconciler import Reconciler
 from ovs_l2pop.core.table import ForwardingTable
+from ovs_l2pop.netlink.messages import NETFILTER, Message, attribute, nested, text
+from ovs_l2pop.netlink.socket import Netlink
 
 MAC1, MAC2, SLY = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02", "fa:16:3e:00:00:66"
 QUIET = "fa:16:3e:00:00:77"

@@ -7,7 +7,6 @@ import pytest
 from builders import IP1, IP6, MAC1, MAC2, MAC3, A, B
 
 from ovs_l2pop.backends.linuxbridge import entries
-from ovs_l2pop.backends.linuxbridge.netlink import Message, attribute
 from ovs_l2pop.backends.linuxbridge.rows import (
     LOOSE,
     PROTOCOL,
@@ -17,6 +16,7 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     address_attribute,
     mac_attribute,
 )
+from ovs_l2pop.netlink.messages import Message, attribute
 
 TUNNEL, BRIDGE = 7, 6
 SELF, EXTERN_LEARN, STICKY = 0x02, 0x10, 0x40

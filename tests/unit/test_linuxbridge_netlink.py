@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovs_l2pop.backends.linuxbridge import netlink as module
-from ovs_l2pop.backends.linuxbridge.netlink import (
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.netlink import socket as module
+from ovs_l2pop.netlink.messages import (
     Message,
-    Netlink,
     attribute,
     attributes,
+    messages_in,
     nested,
     string,
     text,
 )
-from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.netlink.socket import Netlink
 
 ACK = 0x4
 Request = tuple[int, int, int, bytes]  #: type, flags, sequence, body
@@ -244,5 +245,5 @@ def test_attributes() -> None:
 def test_no_bytes_hurt(data: bytes) -> None:
     """A kernel sends none of these, and yet."""
     attributes(data)
-    list(module.messages_in(data))
+    list(messages_in(data))
     module._error_text(0x300, data.ljust(20, b"\0"))

@@ -13,7 +13,6 @@ from ovs_l2pop.backends.linuxbridge import entries, links, probe, underlay
 from ovs_l2pop.backends.linuxbridge.devices import Devices
 from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.backends.linuxbridge.links import Link
-from ovs_l2pop.backends.linuxbridge.netlink import Netlink
 from ovs_l2pop.backends.linuxbridge.news import News
 from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.probe import Missing
@@ -39,6 +38,7 @@ from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment
 from ovs_l2pop.core.orphans import Found, Scope
 from ovs_l2pop.core.table import Fact
+from ovs_l2pop.netlink.socket import Netlink
 
 LOG = logging.getLogger(__name__)
 

@@ -8,7 +8,18 @@ from pathlib import Path
 
 from ovs_l2pop.backends.linuxbridge import entries, horizon, links, settings
 from ovs_l2pop.backends.linuxbridge.links import Link
-from ovs_l2pop.backends.linuxbridge.netlink import Failure, Message, Netlink
+from ovs_l2pop.backends.linuxbridge.plan import (
+    RefusedError,
+    both_at_once,
+    by_bridge,
+    changes,
+    intruders,
+    is_deserted,
+    is_strangers,
+    oversized,
+    replaces,
+    serves_another,
+)
 from ovs_l2pop.backends.linuxbridge.rows import (
     ALIAS,
     Bridge,
@@ -21,6 +32,8 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     bridge_names,
     new_tunnel_name,
 )
+from ovs_l2pop.netlink.messages import Message
+from ovs_l2pop.netlink.socket import Failure, Netlink
 
 LOG = logging.getLogger(__name__)
 
@@ -33,10 +46,6 @@ _IPV6 = {"ipv6/conf/{}/disable_ipv6": "0"}
 #: Devices that are deleted together. While the kernel is at it, nobody on the host can change or
 #: list a device; a hundred networks take it two seconds, ten thousand longer than we would wait.
 _TOGETHER = 200
-
-
-class RefusedError(Exception):
-    """The row can't be made; the text says why."""
 
 
 class Devices:
@@ -55,14 +64,14 @@ class Devices:
     def survey(self) -> None:
         """Before many changes: see once which port is in which bridge."""
         known = links.listed(self._netlink).values()
-        self._ports = _by_bridge(known)
+        self._ports = by_bridge(known)
         self._own_bridges = _own_bridges(known)
 
     # -- what is there -----------------------------------------------------------------------
 
     def rows(self, known: Mapping[int, Link]) -> Iterator[LinuxRow]:
         """Rows of ours among *known* devices, and ports that don't fit them."""
-        inside = _by_bridge(known.values())
+        inside = by_bridge(known.values())
         for link in known.values():
             if link.owner is None:
                 continue
@@ -73,7 +82,7 @@ class Devices:
                 device = known.get(link.vxlan.device)
                 yield self._row(link, bridge, device.name if device else "")
                 if bridge is not None:
-                    yield from _oversized(link, [bridge, *inside[bridge.number]])
+                    yield from oversized(link, [bridge, *inside[bridge.number]])
 
     def of_network(self, row: Tunnel) -> Tunnel | None:
         """What is there of a tunnel, if it serves the same network."""
@@ -86,7 +95,7 @@ class Devices:
         """Ports beside a tunnel that take larger packets than it does."""
         link, bridge = self._find(row.name), self._find(row.bridge)
         if link is not None and bridge is not None:
-            yield from _oversized(link, [bridge, *self._inside(bridge)])
+            yield from oversized(link, [bridge, *self._inside(bridge)])
 
     # -- what should be ----------------------------------------------------------------------
 
@@ -106,24 +115,23 @@ class Devices:
             self._make(row)
             return
         bridge = self._master(link)
-        # In the bridge that we made for the network it is ours, and its marks were taken away.
-        left = bridge is not None and bridge.owner in (row.network_id, "")
-        if link.vxlan is None or (link.owner is None and not left):
+        if is_strangers(link, bridge, row):
             raise RefusedError(
                 f"there is a device {row.name} of somebody else's;"
                 f" to hand it over: ip link set dev {row.name} alias {ALIAS}"
             )
         current = self._current(link, bridge)
         try:
-            if _replaces(current, row) or not self._change(link, current, row):
+            if replaces(current, row) or not self._change(link, current, row):
                 LOG.debug("replacing %s: not all of its settings can be changed in place", row.name)
                 self._replace(link, current, row)
         except RefusedError:
-            if bridge is not None and _serves_another(current, row):
+            if bridge is not None and serves_another(current, row):
                 self._take_out(link, bridge)  # what comes through it is no longer that network's
             raise
-        if bridge is not None and bridge.number != self._index(row.bridge):
-            self._delete([*self._deserted(bridge, {link.number})])
+        moved = bridge is not None and bridge.number != self._index(row.bridge)
+        if bridge and moved and is_deserted(bridge, self._inside(bridge), {link.number}):
+            self._delete([bridge])
 
     def give_ipv6(self, bridge: str) -> bool:
         """Switch IPv6 on: without, a bridge has no IPv6 neighbours. It gets no address by it.
@@ -155,8 +163,8 @@ class Devices:
                 # The bridge may stay, and with it its filter.
                 self._mute(link.number, bridge.number)
         for bridge in bridges.values():
-            if bridge.name not in kept:
-                doomed.update((link.number, link) for link in self._deserted(bridge, doomed))
+            if bridge.name not in kept and is_deserted(bridge, self._inside(bridge), doomed):
+                doomed[bridge.number] = bridge
         self._delete(doomed.values())
 
     # -- making and changing -----------------------------------------------------------------
@@ -199,21 +207,20 @@ class Devices:
 
     def _change(self, link: Link, current: Tunnel, row: Tunnel) -> bool:
         """Change a tunnel in place; False if this kernel can't."""
-        changes = []
+        messages = []
         index = link.number
-        at_creation = ("group", "local", "device", "ttl", "tos", "learning")
-        if any(getattr(current, name) != getattr(row, name) for name in at_creation):
+        if changes(current, row):
             with_group = current.group != row.group
             device = self._index(row.device)
-            changes.append(links.change_tunnel(index, row, device, with_group=with_group))
+            messages.append(links.change_tunnel(index, row, device, with_group=with_group))
         if current.mtu != row.mtu:
-            changes.append(links.set_mtu(index, row.mtu))
+            messages.append(links.set_mtu(index, row.mtu))
         if current.network_id != row.network_id or not link.marked:
-            changes.append(links.finish(index, alias(row.network_id)))
-        changes += links.mend(link, "vxlan")
+            messages.append(links.finish(index, alias(row.network_id)))
+        messages += links.mend(link, "vxlan")
         _set_odd(settings.TUNNEL_SYSCTLS, link)
         bridge = self._bridge(row, link.master)
-        for failure in self._netlink.write(changes):
+        for failure in self._netlink.write(messages):
             if failure.code == errno.EOPNOTSUPP:
                 return False
             if failure.code == errno.ENOBUFS:
@@ -248,7 +255,7 @@ class Devices:
             if left.owner is None:
                 raise RefusedError(f"there is a device {name} of somebody else's")
             self._write([links.delete(left.number)])  # of an exchange that was interrupted
-        both = (current.vni, current.port, current.six) != (row.vni, row.port, row.six)
+        both = both_at_once(current, row)
         gone = [links.delete(old.number)]
         self._write([] if both else gone)
         index = self._new(row, name)
@@ -295,14 +302,7 @@ class Devices:
             self._ports[bridge.number] = []
         elif bridge.kind != "bridge":
             raise RefusedError(f"{row.bridge} is not a bridge")
-        for port in list(self._inside(bridge)):
-            if port.owner is None or port.name in (row.name, new_tunnel_name(row.vni)):
-                continue
-            # Two networks in one bridge would see each other's frames.
-            if self._bound.get(port.name, bridge.name) == bridge.name:
-                raise RefusedError(
-                    f"bridge {row.bridge} has {port.name} of network {port.owner} in it"
-                )
+        for port in intruders(row, bridge, self._inside(bridge), self._bound):
             self._take_out(port, bridge)
         if row.responder != "off":
             self.give_ipv6(bridge.name)
@@ -348,12 +348,6 @@ class Devices:
         self._ports.pop(bridge.number, None)
 
     # -- deleting ----------------------------------------------------------------------------
-
-    def _deserted(self, bridge: Link, without: Collection[int]) -> Iterator[Link]:
-        """The bridge, if it is ours and empty but for these devices."""
-        ports = self._inside(bridge)
-        if bridge.owner is not None and all(port.number in without for port in ports):
-            yield bridge
 
     def _delete(self, doomed: Collection[Link]) -> None:
         self._ports.clear()
@@ -437,16 +431,6 @@ class Devices:
             raise RefusedError(_reason(failure))
 
 
-#: LinuxBridgeSettings of a vxlan device that can't be changed.
-_FIXED = frozenset(
-    {
-        *(one.name for one in settings.TUNNEL_FIXED),
-        *settings.TUNNEL_FLAGS.values(),
-        "udp6zerocsumrx",
-    }
-)
-
-
 def _odd(link: Link, bridge: Link | None) -> tuple[str, ...]:
     """What is otherwise with a tunnel of ours, in words; of a bridge of somebody else's nothing."""
     found = [*link.odd, *_silent(link)]
@@ -478,22 +462,6 @@ def _own_bridges(known: Iterable[Link]) -> dict[str, Link]:
     return {link.owner: link for link in known if link.kind == "bridge" and link.owner}
 
 
-def _replaces(current: Tunnel, row: Tunnel) -> bool:
-    """Whether only another device can be what *row* says."""
-    fixed = ("vni", "port", "proxy", "six")
-    if any(getattr(current, name) != getattr(row, name) for name in fixed):
-        return True
-    if not _FIXED.isdisjoint(current.odd):
-        return True
-    # What was learned in one network is not for another.
-    return _serves_another(current, row)
-
-
-def _serves_another(current: Tunnel, row: Tunnel) -> bool:
-    # Without a network it was just handed over.
-    return bool(current.network_id) and current.network_id != row.network_id
-
-
 def _halves(kept: Iterable[Flood | Unicast], index: int) -> list[Message]:
     """A tunnel's entries in the table of the bridge that it comes to."""
     there = (entry for entry in kept if isinstance(entry, Unicast) and not entry.here)
@@ -504,23 +472,6 @@ def _reason(failure: Failure) -> str:
     if failure.code == errno.ENOBUFS:  # what a device that is set up gets when it can't join
         return f"{failure}; to listen to more groups, raise sysctl net.ipv4.igmp_max_memberships"
     return str(failure)
-
-
-def _by_bridge(known: Iterable[Link]) -> dict[int, list[Link]]:
-    """Bridges by number, with their ports."""
-    inside: dict[int, list[Link]] = {}
-    for link in known:
-        if link.kind == "bridge":
-            inside.setdefault(link.number, [])
-        if link.master:
-            inside.setdefault(link.master, []).append(link)
-    return inside
-
-
-def _oversized(tunnel: Link, beside: Iterable[Link]) -> Iterator[Oversized]:
-    for link in beside:
-        if link.mtu > tunnel.mtu and link.number != tunnel.number:
-            yield Oversized(link.name, tunnel.name, link.mtu, tunnel.mtu)
 
 
 def _set(values: Mapping[str, str], device: str) -> None:

@@ -20,17 +20,6 @@ from functools import lru_cache
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 
-from ovs_l2pop.backends.linuxbridge.netlink import (
-    APPEND,
-    CREATE,
-    EXCLUSIVE,
-    REPLACE,
-    Message,
-    Netlink,
-    attribute,
-    attributes,
-    u32,
-)
 from ovs_l2pop.backends.linuxbridge.rows import (
     LOOSE,
     MAC_SIZE,
@@ -42,6 +31,17 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     mac_attribute,
     vtep_attribute,
 )
+from ovs_l2pop.netlink.messages import (
+    APPEND,
+    CREATE,
+    EXCLUSIVE,
+    REPLACE,
+    Message,
+    attribute,
+    attributes,
+    u32,
+)
+from ovs_l2pop.netlink.socket import Netlink
 
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _AF_BRIDGE = 7

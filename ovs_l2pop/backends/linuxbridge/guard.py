@@ -31,12 +31,14 @@ from functools import lru_cache
 from ipaddress import ip_address
 from itertools import islice
 
-from ovs_l2pop.backends.linuxbridge.netlink import (
+from ovs_l2pop.backends.linuxbridge.rows import Closed, Guard, GuardRow, Member
+from ovs_l2pop.core.difference import Row
+from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.netlink.messages import (
     CREATE,
     EXCLUSIVE,
     NETFILTER,
     Message,
-    Netlink,
     attribute,
     attributes,
     each,
@@ -44,9 +46,7 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     string,
     text,
 )
-from ovs_l2pop.backends.linuxbridge.rows import Closed, Guard, GuardRow, Member
-from ovs_l2pop.core.difference import Row
-from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.netlink.socket import Netlink
 
 TABLE = "ovs-l2pop"
 """The table's name."""

@@ -54,13 +54,11 @@ from ovs_l2pop.backends.linuxbridge.ebpf import (
     tell,
     word,
 )
-from ovs_l2pop.backends.linuxbridge.netlink import (
+from ovs_l2pop.netlink.messages import (
     CREATE,
     EXCLUSIVE,
     REPLACE,
-    Failure,
     Message,
-    Netlink,
     attribute,
     attributes,
     nested,
@@ -68,6 +66,7 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     text,
     u32,
 )
+from ovs_l2pop.netlink.socket import Failure, Netlink
 
 _NEWQDISC, _NEWFILTER, _DELFILTER, _GETFILTER = 36, 44, 45, 46
 _TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info

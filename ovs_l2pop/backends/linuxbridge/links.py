@@ -11,11 +11,10 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from ovs_l2pop.backends.linuxbridge import rows, settings
-from ovs_l2pop.backends.linuxbridge.netlink import (
+from ovs_l2pop.netlink.messages import (
     CREATE,
     EXCLUSIVE,
     Message,
-    Netlink,
     attribute,
     attributes,
     each,
@@ -25,6 +24,7 @@ from ovs_l2pop.backends.linuxbridge.netlink import (
     u8,
     u32,
 )
+from ovs_l2pop.netlink.socket import Netlink
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80

@@ -16,14 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ovs_l2pop.backends.linuxbridge import guard, links, rows
-from ovs_l2pop.backends.linuxbridge.netlink import (
-    NETFILTER,
-    ROUTE,
-    attributes,
-    messages_in,
-    string,
-)
 from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.netlink.messages import NETFILTER, ROUTE, attributes, messages_in, string
 
 #: RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_TC; NFNLGRP_NFTABLES
 _GROUPS = {ROUTE: (1, 3, 4), NETFILTER: (7,)}

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from ovs_l2pop.backends.linuxbridge import entries, horizon, links
 from ovs_l2pop.backends.linuxbridge.guard import Filter
-from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink
 from ovs_l2pop.backends.linuxbridge.rows import (
     Closed,
     Flood,
@@ -29,6 +28,8 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     mac_attribute,
 )
 from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.netlink.messages import Message
+from ovs_l2pop.netlink.socket import Netlink
 
 LOG = logging.getLogger(__name__)
 

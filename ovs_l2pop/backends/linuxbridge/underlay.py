@@ -1,6 +1,6 @@
 """The device behind the VTEP's address, and how large a packet fits through it.
 
-Numbers are those of ``linux/rtnetlink.h`` and ``linux/if_addr.h``.
+Numbers are those of ``linux/rtnetlink.h``.
 """
 
 import struct
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 from ovs_l2pop.backends.linuxbridge import links
 from ovs_l2pop.backends.linuxbridge.links import Link
-from ovs_l2pop.backends.linuxbridge.netlink import Message, Netlink, attribute, attributes
 from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.netlink.addresses import addresses
+from ovs_l2pop.netlink.messages import Message, attribute, attributes
+from ovs_l2pop.netlink.socket import Netlink
 
-_GETADDR, _GETROUTE = 22, 26
+_GETROUTE = 26
 _AF_INET, _AF_INET6 = 2, 10
-_ADDRESS, _LOCAL = 1, 2
 _ROUTE_DST, _ROUTE_SRC, _ROUTE_OUT, _ROUTE_GATEWAY = 1, 2, 4, 5
 _UNICAST = 1
 
-_IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=8BI")  # family, prefix lengths, TOS, table, protocol, scope, type, flags
 
 #: What Ethernet carries, where no route tells which device it will be.
@@ -45,7 +45,9 @@ def find(netlink: Netlink, local: str) -> Underlay:
 
     :raises BackendError: no device has the address.
     """
-    index = _holder(netlink, local)
+    canonical = str(ip_address(local))
+    devices = (found.device for found in addresses(netlink) if found.text == canonical)
+    index = next(devices, None)
     link = None if index is None else links.by_index(netlink, index)
     if link is None:
         raise BackendError(f"local_ip {local} is on no device of this host")
@@ -60,18 +62,6 @@ def towards(netlink: Netlink, local: str, address: str) -> Link | None:
     out = _route(netlink, local, address)
     link = None if out is None else links.by_index(netlink, out)
     return None if link is None or link.loopback else link
-
-
-def _holder(netlink: Netlink, local: str) -> int | None:
-    packed = ip_address(local).packed
-    family = _AF_INET if len(packed) == 4 else _AF_INET6
-    for body in netlink.dump(Message(_GETADDR, 0, _IFADDR.pack(family, 0, 0, 0, 0))):
-        found = attributes(body, _IFADDR.size)
-        # For IPv4 point-to-point links the former is the peer's.
-        if (found.get(_LOCAL) or found.get(_ADDRESS)) == packed:
-            index: int = _IFADDR.unpack_from(body)[4]
-            return index
-    return None
 
 
 def _way_out(netlink: Netlink, local: str) -> Link | None:

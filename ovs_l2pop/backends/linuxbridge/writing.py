@@ -1,38 +1,30 @@
-"""One write: batches of rows taken in, in an order that leaves no gap where there was none.
-
-Devices that go, go first; new ones come before what goes into them. An entry that takes another
-one's place replaces it, and what is new is written before what is old is deleted.
-"""
+"""One write: batches of rows, each carried out as planned before the next is made."""
 
 import errno
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge import entries, links
-from ovs_l2pop.backends.linuxbridge.devices import Devices, RefusedError
+from ovs_l2pop.backends.linuxbridge.devices import Devices
 from ovs_l2pop.backends.linuxbridge.guard import Filter
-from ovs_l2pop.backends.linuxbridge.netlink import Failure, Message, Netlink
-from ovs_l2pop.backends.linuxbridge.render import Ways
-from ovs_l2pop.backends.linuxbridge.rows import (
-    LOOSE,
-    Bridge,
-    Closed,
-    Flood,
-    Guard,
-    GuardRow,
-    Member,
-    Neighbour,
-    Oversized,
-    Tunnel,
-    Unicast,
+from ovs_l2pop.backends.linuxbridge.plan import (
+    Entry,
+    Key,
+    Place,
+    Plan,
+    RefusedError,
+    addition,
+    deletion,
+    key,
+    plan,
 )
+from ovs_l2pop.backends.linuxbridge.render import Ways
+from ovs_l2pop.backends.linuxbridge.rows import Flood, Neighbour, Oversized, Tunnel, Unicast
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
-
-Entry = Flood | Unicast | Neighbour
-_Key = tuple[str, bytes]
+from ovs_l2pop.netlink.messages import Message
+from ovs_l2pop.netlink.socket import Failure, Netlink
 
 #: Tunnels in a batch from which on it pays to look at all devices first.
 _MANY = 8
@@ -45,19 +37,10 @@ _MANY_ENTRIES = 500
 _GONE = (errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
 
 
-class _Place(NamedTuple):
-    """Where a tunnel's entries go."""
-
-    tunnel: int  #: index of the device
-    bridge: int  #: of the bridge it is in
-    bridge_name: str
-    device: int  #: index of the underlay's
-
-
 class Write:
     """Takes batches in, each written before the next is made.
 
-    :param plan: what tunnels have in common; None for who only takes away.
+    :param ways: what tunnels have in common; None for who only takes away.
     :param limit: what makes tunnels as narrow as they are, for people.
     :param failed: tunnels that were refused, so that their entries are; kept up to date.
     :param strangers: what keeps them out; None: nothing does.
@@ -66,7 +49,7 @@ class Write:
     def __init__(
         self,
         netlink: Netlink,
-        plan: Ways | None,
+        ways: Ways | None,
         limit: str,
         failed: set[str],
         strangers: Filter | None = None,
@@ -78,48 +61,40 @@ class Write:
         self.added: list[Entry] = []
         self._netlink = netlink
         self._devices = Devices(netlink)
-        self._multicast = plan is not None and plan.multicast
+        self._multicast = ways is not None and ways.multicast
         # Where entries are no longer written, those that were serve until others are learned.
-        self._populate = plan is None or plan.populate
+        self._populate = ways is None or ways.populate
         self._limit = limit
         self._failed = failed
         self._filter = strangers
-        self._places: dict[str, _Place | None] = {}
+        self._places: dict[str, Place | None] = {}
         self._bridges: dict[str, int] = {}
 
     def take(self, batch: Batch) -> None:
         """Write a batch."""
         self._bridges.clear()
-        adding, removing = _ByKind(batch.add), _ByKind(batch.remove)
-        if self._filter is not None and (adding.guards or removing.guards):
-            # Before there is a tunnel for strangers to send into.
-            self.refused.update(self._filter.write(adding.guards, removing.guards))
-        if len(adding.tunnels) + len(removing.tunnels) > _MANY:
+        planned = plan(*batch)
+        if self._filter is not None and any(planned.guards):
+            self.refused.update(self._filter.write(*planned.guards))
+        if len(planned.tunnels) + len(planned.leaving) > _MANY:
             self._devices.survey()
-        if removing.tunnels or removing.bridges:
-            self._remove_devices(adding, removing)
-        groups = {row.name: row.group for row in removing.tunnels}
-        late = []
-        self._devices.expect(removing.tunnels, adding.tunnels)
-        for row in adding.tunnels:
-            # A tunnel that loses its multicast group keeps it until it has VTEPs to copy to.
-            if not row.group and (group := groups.get(row.name)):
-                late.append(row)
-                self._put(row._replace(group=group))
-            else:
-                self._put(row)
-        self._add(adding, removing)
-        for row in late:
+        if planned.gone or planned.leaving:
+            self._remove_devices(planned)
+        self._devices.expect(planned.leaving, planned.tunnels)
+        for row in planned.tunnels:
             self._put(row)
-        self._remove(adding, removing)
-        for oversized in removing.oversized:
+        self._add(planned)
+        for row in planned.late:
+            self._put(row)
+        self._delete(planned)
+        for oversized in planned.oversized:
             self._complain(oversized)
 
     def read_back(self) -> None:
         """See whether all that was added is there; what is not is written once more."""
         if not (lost := self._lost()):
             return
-        self._write(lost, lost)
+        self._write(lost, {key(row): row for row in lost})
         for row in self._lost():
             self.refused[row] = "written, but the kernel doesn't have it"
 
@@ -148,15 +123,11 @@ class Write:
 
     # -- devices -----------------------------------------------------------------------------
 
-    def _remove_devices(self, adding: "_ByKind", removing: "_ByKind") -> None:
-        stay = {row.name for row in adding.tunnels}
-        gone = [row for row in removing.tunnels if row.name not in stay]
+    def _remove_devices(self, planned: Plan) -> None:
         try:
-            self._devices.remove(
-                [*gone, *removing.bridges], kept={row.bridge for row in adding.tunnels}
-            )
+            self._devices.remove(planned.gone, planned.kept)
         except RefusedError as error:
-            self.refused.update((row, str(error)) for row in (*gone, *removing.bridges))
+            self.refused.update((row, str(error)) for row in planned.gone)
         self._places.clear()
 
     def _put(self, row: Tunnel) -> None:
@@ -192,7 +163,7 @@ class Write:
                 f" ({self._limit})"
             )
 
-    def _place(self, tunnel: str) -> _Place | None:
+    def _place(self, tunnel: str) -> Place | None:
         """Where entries of a tunnel go; None if it isn't there, or not ours."""
         if tunnel not in self._places:
             link = links.by_name(self._netlink, tunnel)
@@ -200,7 +171,7 @@ class Write:
             if link is not None and link.owner is not None and link.vxlan is not None:
                 bridge = links.by_index(self._netlink, link.master) if link.master else None
                 name = bridge.name if bridge else ""
-                place = _Place(link.number, link.master, name, link.vxlan.device)
+                place = Place(link.number, link.master, name, link.vxlan.device)
             self._places[tunnel] = place
         return self._places[tunnel]
 
@@ -213,24 +184,22 @@ class Write:
 
     # -- entries -----------------------------------------------------------------------------
 
-    def _add(self, adding: "_ByKind", removing: "_ByKind") -> None:
-        if not adding.entries:
-            return
-        self.added += adding.entries
-        for row in self._write(adding.entries, removing.entries):
+    def _add(self, planned: Plan) -> None:
+        self.added += planned.entries
+        for row in self._write(planned.entries, planned.replaced):
             # What is there of it is wanted, so it must not be taken for something left over.
             if isinstance(row, Flood) and (place := self._place(row.tunnel)):
                 for found in entries.forwarding(self._netlink, {place.tunnel: row.tunnel}):
                     if isinstance(found, Flood):
                         self.refused[found] = "kept, though not all of it could be written"
 
-    def _write(self, rows: Iterable[Entry], replaced: Iterable[Entry]) -> list[Entry]:
+    def _write(self, rows: Iterable[Entry], replaced: Mapping[Key, Entry]) -> list[Entry]:
         """Write entries, some of them in place of *replaced* ones; those that were refused."""
         planned: list[Entry] = []
         refused: list[Entry] = []
         taken: list[Entry] = []
         revived: dict[str, bool] = {}
-        messages = self._additions(rows, {_key(row): row for row in replaced}, planned)
+        messages = self._additions(rows, replaced, planned)
         for place, code, text in self._netlink.write(messages):
             row = planned[place]
             if code == errno.ENODEV:
@@ -255,58 +224,39 @@ class Write:
                 for row in taken
                 if isinstance(row, Unicast) and (where := self._place(row.tunnel))
             )
-            refused += self._write(taken, taken)
+            refused += self._write(taken, {key(row): row for row in taken})
         return refused
 
     def _additions(
-        self, rows: Iterable[Entry], replaced: Mapping[_Key, Entry], planned: list[Entry]
+        self, rows: Iterable[Entry], replaced: Mapping[Key, Entry], planned: list[Entry]
     ) -> Iterator[Message]:
         """The messages that write *rows*; for each, *planned* gets the row."""
         places, before = self._places, None
         for row in rows:
             place = places.get(row.tunnel) or self._place(row.tunnel)
-            if replaced:
-                before = replaced.get(_key(row))
             if place is None:
                 if row.tunnel not in self._failed:
                     raise BackendError(f"the tunnel {row.tunnel} was taken away")
                 self.refused[row] = "its tunnel is missing"
-            elif isinstance(row, Unicast):
+                continue
+            if isinstance(row, Neighbour) and place.bridge_name != row.bridge:
+                self.refused[row] = "its tunnel is in another bridge"
+                continue
+            if replaced:
+                before = replaced.get(key(row))
+            for message in addition(row, place, before):
                 planned.append(row)
-                # Of half an entry the tunnel's table holds nothing, or nothing of ours; and the
-                # kernel changes where one of ours leads, but not what else is odd about it.
-                whole = (
-                    isinstance(before, Unicast)
-                    and before.addresses != before.key
-                    and before.odd in ("", LOOSE)
-                )
-                yield entries.add_unicast(row, place.tunnel, replace=whole)
-                if row.bridged:
-                    planned.append(row)
-                    yield entries.hold(row, place.tunnel)
-            elif isinstance(row, Neighbour):
-                if place.bridge_name != row.bridge:
-                    self.refused[row] = "its tunnel is in another bridge"
-                    continue
-                planned.append(row)
-                yield entries.add_neighbour(row, place.bridge, replace=before is not None)
-            else:
-                done = set(before.to) if isinstance(before, Flood) and before != row else set()
-                for address in row.to:
-                    if address not in done:
-                        planned.append(row)
-                        yield entries.add_flood(address, place.tunnel, place.device)
+                yield message
 
-    def _remove(self, adding: "_ByKind", removing: "_ByKind") -> None:
-        if not removing.entries:
+    def _delete(self, plan: Plan) -> None:
+        if not plan.deleted:
             return
-        new = {_key(row): row for row in adding.entries}
-        marked = entries.Marked(self._netlink, many=len(removing.entries) > _MANY_ENTRIES)
+        marked = entries.Marked(self._netlink, many=len(plan.deleted) > _MANY_ENTRIES)
         planned: list[Entry] = []
 
         def messages() -> Iterator[Message]:
-            for row in removing.entries:
-                for message in self._removals(row, new.get(_key(row)), marked):
+            for row, instead in plan.deleted:
+                for message in self._deletion(row, instead, marked):
                     planned.append(row)
                     yield message
 
@@ -314,60 +264,13 @@ class Write:
             if failure.code not in _GONE:
                 self.refused[planned[failure.place]] = str(failure)
 
-    def _removals(
+    def _deletion(
         self, row: Entry, instead: Entry | None, marked: entries.Marked
     ) -> Iterator[Message]:
-        """What is to be deleted of a row, when *instead* was written with the same key."""
         if isinstance(row, Neighbour):
+            # Its bridge may have no tunnel any more.
             bridge = self._bridge(row.bridge) if instead is None else 0
             if bridge and marked.neighbour(row, bridge):
                 yield entries.delete_neighbour(row, bridge)
-            return
-        if (place := self._place(row.tunnel)) is None:
-            return  # it went with its device
-        if isinstance(row, Flood):
-            kept = set(instead.to) if isinstance(instead, Flood) else set()
-            for address in row.to:
-                if address not in kept:
-                    yield entries.delete_flood(address, place.tunnel, place.device)
-            return
-        if instead is None and row.addresses != row.key and marked.unicast(row, place.tunnel):
-            yield entries.delete_unicast(row, place.tunnel)
-            if not self._populate and not row.here:
-                yield entries.keep_learned(row, place.tunnel)
-        held = isinstance(instead, Unicast) and instead.bridged
-        if row.bridged and place.bridge and not held and marked.bridged(row, place.tunnel):
-            yield entries.delete_bridged(row, place.tunnel)
-
-
-class _ByKind:
-    """Rows by their kind."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self.tunnels: list[Tunnel] = []
-        self.bridges: list[Bridge] = []
-        self.oversized: list[Oversized] = []
-        self.entries: list[Entry] = []
-        self.guards: list[GuardRow] = []
-        for row in rows:
-            if isinstance(row, (Unicast, Neighbour, Flood)):
-                self.entries.append(row)
-            elif isinstance(row, Tunnel):
-                self.tunnels.append(row)
-            elif isinstance(row, Bridge):
-                self.bridges.append(row)
-            elif isinstance(row, Oversized):
-                self.oversized.append(row)
-            elif isinstance(row, (Member, Closed, Guard)):
-                self.guards.append(row)
-            else:
-                raise TypeError(f"no row of this backend: {row!r}")
-
-
-def _key(row: Entry) -> _Key:
-    """What there can be one of."""
-    if isinstance(row, Unicast):
-        return row.tunnel, row.key
-    if isinstance(row, Neighbour):
-        return row.bridge, row.key
-    return row.tunnel, b""
+        elif (place := self._place(row.tunnel)) is not None:  # else it went with its device
+            yield from deletion(row, instead, place, marked, self._populate)

@@ -18,7 +18,6 @@ from neutron_lib.agent import l2_extension
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from ovs_l2pop.agent.addresses import HostAddresses
 from ovs_l2pop.agent.control import ControlServer
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.worker import Worker
@@ -30,6 +29,7 @@ from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport
 from ovs_l2pop.config import limits
 from ovs_l2pop.core.errors import BackendError, ConfigError
 from ovs_l2pop.core.messages import MAX_SEGMENT_ID, Attachment, Segment
+from ovs_l2pop.netlink.addresses import HostAddresses
 from ovs_l2pop.neutron.agent.options import OPTS
 from ovs_l2pop.sync import endpoint, protocol
 from ovs_l2pop.sync.endpoint import Updates

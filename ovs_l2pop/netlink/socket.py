@@ -16,6 +16,14 @@ from itertools import islice
 from typing import NamedTuple
 
 from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.netlink.messages import (
+    HEADER,
+    ROUTE,
+    Message,
+    attributes,
+    messages_in,
+    string,
+)
 
 #: Messages in one packet; with more, nothing gets faster.
 _PER_PACKET = 64
@@ -28,29 +36,14 @@ _BUFFER = 1 << 17
 # linux/netlink.h
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-REPLACE, EXCLUSIVE, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
 _DUMP_INTERRUPTED = 0x10
 _ERROR_CAPPED, _ERROR_HAS_ATTRIBUTES = 0x100, 0x200
 _ERROR_TEXT = 1
 _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _STRICT = 10, 11, 12
-_NESTED = 0x8000
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
-ROUTE, NETFILTER = 0, 12
-"""Families of netlink: devices, entries and neighbours; packet filters."""
-
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_ATTRIBUTE = struct.Struct("=HH")  # length, type
 _ERRNO = struct.Struct("=i")
-
-
-class Message(NamedTuple):
-    """A request: its type, flags such as ``NLM_F_CREATE``, and all behind the header."""
-
-    kind: int
-    flags: int
-    body: bytes
 
 
 class Failure(NamedTuple):
@@ -63,61 +56,6 @@ class Failure(NamedTuple):
     def __str__(self) -> str:
         reason = os.strerror(self.code)
         return f"{reason}: {self.text.rstrip('.')}" if self.text else reason
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute, padded to four bytes."""
-    return _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
-
-
-def nested(kind: int, *attributes: bytes) -> bytes:
-    """An attribute that holds attributes."""
-    return attribute(kind | _NESTED, b"".join(attributes))
-
-
-def text(kind: int, value: str) -> bytes:
-    """A string attribute."""
-    return attribute(kind, value.encode() + b"\0")
-
-
-def u8(kind: int, value: int) -> bytes:
-    """A number of one byte."""
-    return attribute(kind, struct.pack("=B", value))
-
-
-def u32(kind: int, value: int) -> bytes:
-    """A number of four bytes."""
-    return attribute(kind, struct.pack("=I", value))
-
-
-def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """The attributes from *offset* on, by type; of a type that comes more than once, the last."""
-    found = {}
-    end = len(data)
-    unpack = _ATTRIBUTE.unpack_from
-    while offset + 4 <= end:
-        length, kind = unpack(data, offset)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
-def each(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of attributes one after the other, as in a list."""
-    offset, end = 0, len(data)
-    while offset + 4 <= end:
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < 4:
-            return
-        yield kind & 0x3FFF, data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-
-
-def string(value: bytes) -> str:
-    """A string attribute's text."""
-    return value.rstrip(b"\0").decode(errors="backslashreplace")
 
 
 class Netlink:
@@ -161,7 +99,7 @@ class Netlink:
         failures: list[Failure] = []
         place = 0
         rest = iter(messages)
-        pack = _HEADER.pack
+        pack = HEADER.pack
         while packet := list(islice(rest, _PER_PACKET)):
             first = self._sequence + 1
             last = self._sequence = self._sequence + len(packet)
@@ -187,7 +125,7 @@ class Netlink:
         parts: list[bytes] = []
         for sequence, (kind, flags, body) in enumerate(messages, first):
             flags |= _REQUEST | _ACK if sequence == asked else _REQUEST
-            parts += (_HEADER.pack(16 + len(body), kind, flags, sequence, 0), body)
+            parts += (HEADER.pack(16 + len(body), kind, flags, sequence, 0), body)
         self._send(b"".join(parts))
         failures = []
         for sequence, code, words in self._results(first, asked):
@@ -200,7 +138,7 @@ class Netlink:
     def get(self, message: Message) -> bytes | None:
         """The one object asked for, without its header; None if there is none."""
         self._sequence += 1
-        header = _HEADER.pack(16 + len(message.body), message.kind, _REQUEST, self._sequence, 0)
+        header = HEADER.pack(16 + len(message.body), message.kind, _REQUEST, self._sequence, 0)
         self._send(header + message.body)
         while True:
             for kind, _, sequence, body in messages_in(self._receive()):
@@ -224,7 +162,7 @@ class Netlink:
     def _dump(self, message: Message) -> tuple[list[bytes], bool]:
         self._sequence += 1
         length = 16 + len(message.body)
-        header = _HEADER.pack(length, message.kind, _REQUEST | _DUMP, self._sequence, 0)
+        header = HEADER.pack(length, message.kind, _REQUEST | _DUMP, self._sequence, 0)
         self._send(header + message.body)
         found: list[bytes] = []
         interrupted = False
@@ -268,25 +206,13 @@ class Netlink:
                     return
 
 
-def messages_in(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, body) of each message of a packet."""
-    offset, end = 0, len(data)
-    unpack = _HEADER.unpack_from
-    while offset + 16 <= end:
-        length, kind, flags, sequence, _ = unpack(data, offset)
-        if length < 16:
-            return
-        yield kind, flags, sequence, data[offset + 16 : offset + length]
-        offset += (length + 3) & ~3
-
-
 def _alike(data: bytes) -> Sequence[bytes]:
     """The bodies of a packet whose messages all have the first one's length; empty for any other.
 
     Only of objects that are listed without interruption: most packets of a long list are such, and
     are read in a third of the time.
     """
-    size, first, _, _, _ = _HEADER.unpack_from(data)
+    size, first, _, _, _ = HEADER.unpack_from(data)
     if size < 16 or size % 4 or len(data) % size or first <= _NLMSG_DONE:
         return ()
     messages = struct.iter_unpack(f"=IHHII{size - 16}s", data)
@@ -300,5 +226,5 @@ def _error_text(flags: int, body: bytes) -> str:
     if not flags & _ERROR_HAS_ATTRIBUTES:
         return ""
     # Behind the errno comes the request's header, and its body unless that is left out.
-    size = 16 if flags & _ERROR_CAPPED else _HEADER.unpack_from(body, 4)[0]
+    size = 16 if flags & _ERROR_CAPPED else HEADER.unpack_from(body, 4)[0]
     return string(attributes(body, 4 + size).get(_ERROR_TEXT, b""))
