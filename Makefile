@@ -114,10 +114,12 @@ bench: need-root venv  ## measurements (root; AGAINST=<commit>: beside that vers
 	AGAINST_SITE="$$other/site" $(BIN)/python -m pytest tests/bench/test_against.py -s $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: venv  ## ruff check, ruff format --check, mypy
-	@echo "== ruff, mypy"
+lint: venv  ## ruff check, ruff format --check, the contract of imports, mypy
+	@$(quietly)
+	echo "== ruff, imports, mypy"
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet || { echo "run: $(BIN)/ruff format" >&2; exit 1; }
+	quietly $(BIN)/lint-imports
 	# One folder at a time: each has a conftest.py of its own.
 	for place in ovs_l2pop lab/l2pop_lab tests/*/; do $(BIN)/mypy --no-error-summary "$$place"; done
 

@@ -1,8 +1,14 @@
-"""The daemon.
+"""The agent of a host: one worker, and what it owns.
 
 ::
 
-    worker.py    the worker: messages in, table, dataplane; one thread owns them all
-    store.py     the table on disk
-    control.py   the control socket
+    worker.py      takes messages in, keeps the table, has the dataplane follow; one thread
+    jobs.py        what others hand to it
+    keeping.py     the table is on disk before anything is acknowledged
+    store.py       that file
+    dataplane.py   the dataplane in line, or why not and when that is tried again
+    watch.py       when to look for what somebody else changed
+    control.py     the control socket
+    views.py       what an agent shows of itself there
+    client.py      the other side of the socket
 """

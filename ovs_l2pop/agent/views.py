@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ovs_l2pop.agent.worker import Worker
-from ovs_l2pop.backends.interface import Health, RowText
+from ovs_l2pop.core.backend import Health, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.table import VTEP

@@ -20,7 +20,7 @@ from ovs_l2pop.agent.jobs import Call, Jobs, Messages, Outcome
 from ovs_l2pop.agent.keeping import Keeping, as_line
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.watch import Watch
-from ovs_l2pop.backends.interface import Backend, Health
+from ovs_l2pop.core.backend import Backend, Health
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError, ConfigError, brief
 from ovs_l2pop.core.messages import (

@@ -5,7 +5,7 @@ from typing import Any
 from stevedore.driver import DriverManager
 from stevedore.exception import NoMatches
 
-from ovs_l2pop.backends.interface import Backend
+from ovs_l2pop.core.backend import Backend
 from ovs_l2pop.core.errors import ConfigError
 
 

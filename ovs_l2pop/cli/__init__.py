@@ -1,1 +1,15 @@
-"""The command ``ovs-l2pop``: one module a command, none of which the agent's code knows."""
+"""The command ``ovs-l2pop``, none of which the agent's code knows.
+
+::
+
+    main.py       where it begins; `send` goes its own way, for it must start fast
+    app.py        the application, its global options
+    base.py       what commands share
+    agent.py      run the agent
+    send.py       hand messages to it; sending.py does it without the application
+    show.py       what it holds
+    check.py      what differs, and mending that
+    clean.py      take everything of ours out of the dataplane
+    pipeline.py   the tables and flow templates
+    stderr.py     a log that never waits for its reader
+"""

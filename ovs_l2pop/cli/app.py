@@ -9,6 +9,9 @@ from cliff.commandmanager import CommandManager
 from ovs_l2pop.core.errors import L2popError
 from ovs_l2pop.paths import CONTROL_SOCKET
 
+#: Commands that the distribution l2pop-lab brings.
+LABORATORY = ("compare", "demo")
+
 
 class Main(App):
     """Options that all commands share."""
@@ -33,6 +36,13 @@ class Main(App):
         return parser
 
     def run_subcommand(self, argv: list[str]) -> int:
+        name = argv[0] if argv else ""
+        if name in LABORATORY and name not in self.command_manager.commands:
+            self.stderr.write(
+                f"ovs-l2pop: {name} is of the laboratory, a distribution of its own:"
+                " pip install l2pop-lab\n"
+            )
+            return 2
         try:
             return int(super().run_subcommand(argv) or 0)
         except L2popError as error:  # raised while a command is being made

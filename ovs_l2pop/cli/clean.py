@@ -24,7 +24,7 @@ class Clean(Lister):
         # Imported here: other commands start in half the time without.
         from ovs_l2pop import config
         from ovs_l2pop.backends import loader
-        from ovs_l2pop.backends.interface import Batch
+        from ovs_l2pop.core.backend import Batch
 
         conf = config.load(config_arguments(parsed_args), need_local_ip=False)
         kept = {"wiring"} | ({"tunnel"} if parsed_args.keep_tunnels else set())

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ovs_l2pop.backends.interface import Backend, Batch, OutdatedRowsError, RowText
+from ovs_l2pop.core.backend import Backend, Batch, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Difference, Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.orphans import Orphans

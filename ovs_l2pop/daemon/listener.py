@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ovs_l2pop.agent.worker import Worker
-from ovs_l2pop.backends.interface import Health
+from ovs_l2pop.core.backend import Health
 from ovs_l2pop.core.errors import first_line
 from ovs_l2pop.daemon import upstream
 from ovs_l2pop.daemon.presence import Presence, agent_state

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from ovs_l2pop.agent.jobs import Outcome
 from ovs_l2pop.agent.worker import Worker
-from ovs_l2pop.backends.interface import Health
+from ovs_l2pop.core.backend import Health
 from ovs_l2pop.core.backoff import Backoff
 from ovs_l2pop.core.errors import first_line
 from ovs_l2pop.core.messages import Attachment, Change, Detach, Entry, Told, quote

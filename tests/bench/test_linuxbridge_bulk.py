@@ -12,10 +12,10 @@ from conftest import Report, announce, attach, detach, network_id, spread, write
 from l2pop_lab.topology import AgentProcess, Host, Lab, LinuxBridgeHost, namespaces
 from l2pop_lab.topology.frames import decode
 from ovs_l2pop.agent.client import ask
-from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.rows import Tunnel
+from ovs_l2pop.core.backend import Batch
 from ovs_l2pop.core.messages import Parser
 from ovs_l2pop.core.table import ForwardingTable
 

@@ -18,10 +18,10 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 # What a module may import though `pip install ovs-l2pop` does not bring it: the extras.
-EXTRAS = (
-    *("ryu", "neutron", "neutron_lib", "oslo_messaging", "oslo_log", "sqlalchemy"),
-    *("jinja2", "markupsafe", "matplotlib"),
-)
+EXTRAS = (*("ryu", "neutron", "neutron_lib", "oslo_messaging", "oslo_log", "sqlalchemy"),)
+
+
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "tests")
 
 
 def run(cwd: Path, *command: str | Path) -> str:
@@ -44,8 +44,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory, outside: Path) -> Path:
     # Built from a copy: a build leaves build/ behind and would take up what an earlier one left.
     source = tmp_path_factory.mktemp("build") / "source"
-    leave_out = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "tests")
-    shutil.copytree(CHECKOUT, source, ignore=leave_out)
+    shutil.copytree(CHECKOUT, source, ignore=LEFT_OUT)
     run(outside, sys.executable, "-m", "build", "--outdir", source / "dist", source)
     [wheel] = (source / "dist").glob("*.whl")
     return wheel
@@ -71,6 +70,36 @@ def expected_files() -> Iterator[str]:
 def test_wheel_holds_every_file_and_no_other(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == set(expected_files()), "setup.cfg, packages: one line for each folder"
+
+
+@pytest.mark.parametrize("command", ["demo", "compare"])
+def test_commands_of_the_laboratory_say_where_they_are(command: str, installed: Path) -> None:
+    done = subprocess.run([installed / "ovs-l2pop", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"ovs-l2pop: {command} is of the laboratory, a distribution of its own:"
+        " pip install l2pop-lab\n"
+    )
+
+
+def test_with_the_laboratory_its_commands_are_there(
+    tmp_path: Path, wheel: Path, outside: Path
+) -> None:
+    """Its wheel holds what a checkout's folder does, and brings all that it needs."""
+    source = tmp_path / "lab"
+    shutil.copytree(CHECKOUT / "lab", source, ignore=LEFT_OUT)
+    run(outside, sys.executable, "-m", "build", "--outdir", tmp_path / "dist", source)
+    (lab,) = (tmp_path / "dist").glob("*.whl")
+    names = {name for name in zipfile.ZipFile(lab).namelist() if ".dist-info/" not in name}
+    here = (CHECKOUT / "lab" / "l2pop_lab").rglob("*")
+    files = {path for path in here if path.is_file() and "__pycache__" not in path.parts}
+    assert names == {str(path.relative_to(CHECKOUT / "lab")) for path in files}
+    run(outside, sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty")
+    pip = (sys.executable, "-m", "pip", "--python", tmp_path / "empty")
+    run(outside, *pip, "install", wheel, lab)
+    for command in ("demo", "compare"):
+        usage = run(outside, tmp_path / "empty" / "bin" / "ovs-l2pop", command, "--help")
+        assert usage.startswith(f"usage: ovs-l2pop {command}")
 
 
 def test_requirements_are_complete(installed: Path, outside: Path) -> None:

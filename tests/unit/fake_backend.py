@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Self
 
-from ovs_l2pop.backends.interface import Batch, Health, OutdatedRowsError, RowText
+from ovs_l2pop.core.backend import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment

@@ -6,7 +6,6 @@ from ipaddress import ip_network
 import pytest
 from builders import IP1, MAC1, A, B, N
 
-from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge import backend as module
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings, Range
@@ -23,6 +22,7 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     mac_attribute,
 )
 from ovs_l2pop.backends.linuxbridge.underlay import Underlay
+from ovs_l2pop.core.backend import Batch
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment, Segment
 

@@ -25,8 +25,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.core import reconciler as module
+from ovs_l2pop.core.backend import Batch
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.reconciler import Drift, Reconciler

@@ -8,7 +8,6 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from ovs_l2pop.backends.interface import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.backends.linuxbridge import entries, links, probe, underlay
 from ovs_l2pop.backends.linuxbridge.devices import Devices
 from ovs_l2pop.backends.linuxbridge.guard import Filter
@@ -33,6 +32,7 @@ from ovs_l2pop.backends.linuxbridge.rows import (
 )
 from ovs_l2pop.backends.linuxbridge.underlay import Underlay
 from ovs_l2pop.backends.linuxbridge.writing import Write
+from ovs_l2pop.core.backend import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment

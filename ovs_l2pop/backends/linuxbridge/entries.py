@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
+from typing import TYPE_CHECKING
 
 from ovs_l2pop.backends.linuxbridge.rows import (
     LOOSE,
@@ -41,7 +42,9 @@ from ovs_l2pop.netlink.messages import (
     attributes,
     u32,
 )
-from ovs_l2pop.netlink.socket import Netlink
+
+if TYPE_CHECKING:
+    from ovs_l2pop.netlink.socket import Netlink
 
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _AF_BRIDGE = 7
@@ -183,7 +186,7 @@ def _neighbour_head(ip: bytes, bridge: int) -> bytes:
 # -- what is there ---------------------------------------------------------------------------
 
 
-def forwarding(netlink: Netlink, tunnels: Mapping[int, str]) -> set[Flood | Unicast]:
+def forwarding(netlink: "Netlink", tunnels: Mapping[int, str]) -> set[Flood | Unicast]:
     """What of ours is in the tables of *tunnels* (index → name) and of their bridges."""
     floods: dict[int, list[str]] = {}
     entries: list[tuple[int, bytes, str]] = []
@@ -243,7 +246,7 @@ def _ways(body: bytes, to: str = "") -> str:
     return " ".join(words)
 
 
-def lost_unicasts(netlink: Netlink, rows: Mapping[int, list[Unicast]]) -> list[Unicast]:
+def lost_unicasts(netlink: "Netlink", rows: Mapping[int, list[Unicast]]) -> list[Unicast]:
     """Those of *rows*, by tunnel, that the tunnel's table doesn't hold, or the bridge's where it
     should.
 
@@ -267,7 +270,7 @@ def lost_unicasts(netlink: Netlink, rows: Mapping[int, list[Unicast]]) -> list[U
     return lost
 
 
-def lost_neighbours(netlink: Netlink, rows: Mapping[int, list[Neighbour]]) -> list[Neighbour]:
+def lost_neighbours(netlink: "Netlink", rows: Mapping[int, list[Neighbour]]) -> list[Neighbour]:
     """Those of *rows*, by bridge, that the bridge's neighbours lack."""
     lost: list[Neighbour] = []
     for family, size in ((AF_INET, MAC_SIZE + 8), (AF_INET6, MAC_SIZE + 20)):
@@ -283,7 +286,7 @@ def lost_neighbours(netlink: Netlink, rows: Mapping[int, list[Neighbour]]) -> li
 
 
 def _listed(
-    netlink: Netlink, family: int, devices: Collection[int]
+    netlink: "Netlink", family: int, devices: Collection[int]
 ) -> Iterator[tuple[int, list[bytes]]]:
     """What a table holds of each device. All is listed at once for more than a few devices: to list
     one device's, the kernel goes through everybody's."""
@@ -314,7 +317,7 @@ def _mac_and_vtep(body: bytes) -> bytes:
 _vtep_text = lru_cache(10_000)(address_text)
 
 
-def neighbours(netlink: Netlink, places: Mapping[int, tuple[str, str]]) -> set[Neighbour]:
+def neighbours(netlink: "Netlink", places: Mapping[int, tuple[str, str]]) -> set[Neighbour]:
     """Our neighbours on all devices; *places*: index → (tunnel in it, name)."""
     found = set()
     unpack = _NDMSG.unpack_from
@@ -336,7 +339,7 @@ class Marked:
     :param many: there will be many questions: all is listed once, at the first of them.
     """
 
-    def __init__(self, netlink: Netlink, *, many: bool) -> None:
+    def __init__(self, netlink: "Netlink", *, many: bool) -> None:
         self._netlink = netlink
         self._many = many
         self._listed: set[tuple[int, int, bytes]] | None = None

@@ -8,7 +8,7 @@ import struct
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ovs_l2pop.backends.linuxbridge import rows, settings
 from ovs_l2pop.netlink.messages import (
@@ -24,7 +24,9 @@ from ovs_l2pop.netlink.messages import (
     u8,
     u32,
 )
-from ovs_l2pop.netlink.socket import Netlink
+
+if TYPE_CHECKING:
+    from ovs_l2pop.netlink.socket import Netlink
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
@@ -96,28 +98,28 @@ class Link(NamedTuple):
         return bool(rows.owner(self.alias)) and self.group == MADE
 
 
-def listed(netlink: Netlink) -> dict[int, Link]:
+def listed(netlink: "Netlink") -> dict[int, Link]:
     """All devices, by index."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATISTICS)
     links = map(_link, netlink.dump(Message(_GETLINK, 0, body)))
     return {link.number: link for link in links}
 
 
-def by_name(netlink: Netlink, name: str) -> Link | None:
+def by_name(netlink: "Netlink", name: str) -> Link | None:
     """The device of this name."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + text(_NAME, name) + u32(_EXT_MASK, _SKIP_STATISTICS)
     found = netlink.get(Message(_GETLINK, 0, body))
     return None if found is None else _link(found)
 
 
-def by_index(netlink: Netlink, index: int) -> Link | None:
+def by_index(netlink: "Netlink", index: int) -> Link | None:
     """The device of this index."""
     body = _IFINFO.pack(0, 0, index, 0, 0) + u32(_EXT_MASK, _SKIP_STATISTICS)
     found = netlink.get(Message(_GETLINK, 0, body))
     return None if found is None else _link(found)
 
 
-def ports(netlink: Netlink, bridge: int) -> Iterator[Link]:
+def ports(netlink: "Netlink", bridge: int) -> Iterator[Link]:
     """The devices in a bridge."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + u32(_MASTER, bridge) + u32(_EXT_MASK, _SKIP_STATISTICS)
     for link in map(_link, netlink.dump(Message(_GETLINK, 0, body))):

@@ -4,7 +4,6 @@ import errno
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from ovs_l2pop.backends.interface import Batch
 from ovs_l2pop.backends.linuxbridge import entries, links
 from ovs_l2pop.backends.linuxbridge.devices import Devices
 from ovs_l2pop.backends.linuxbridge.guard import Filter
@@ -21,6 +20,7 @@ from ovs_l2pop.backends.linuxbridge.plan import (
 )
 from ovs_l2pop.backends.linuxbridge.render import Ways
 from ovs_l2pop.backends.linuxbridge.rows import Flood, Neighbour, Oversized, Tunnel, Unicast
+from ovs_l2pop.core.backend import Batch
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.netlink.messages import Message

@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ovs_l2pop import resources
-from ovs_l2pop.backends.interface import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message
@@ -31,6 +30,7 @@ from ovs_l2pop.backends.openvswitch.rows import (
 from ovs_l2pop.backends.openvswitch.sightings import Sightings, Where
 from ovs_l2pop.backends.openvswitch.stamps import Stamp, Stamps
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
+from ovs_l2pop.core.backend import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment, Segment

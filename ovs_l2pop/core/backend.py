@@ -2,8 +2,7 @@
 
 A backend renders facts into rows, tells which rows are installed, and writes rows. What is the
 same for every dataplane (comparing, counting, retrying, showing) is above it, in
-:mod:`ovs_l2pop.core.reconciler`. A new backend is a package beside ``openvswitch`` and an entry
-point in the group ``ovs_l2pop.backends``.
+:mod:`ovs_l2pop.core.reconciler`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
