@@ -42,7 +42,7 @@ def changed_ip(
     after: Pairs | None = None,
     revision: int | None = None,
 ) -> Message:
-    """``fdb_entries`` of :func:`change_ip`. A list that is None is left out."""
+    """``fdb_entries`` of :func:`update`. A list that is None is left out."""
     change = {"before": before, "after": after, "revision": revision}
     given = {name: value for name, value in change.items() if value is not None}
     return {"chg_ip": {network_id: {vtep: given}}}
@@ -60,14 +60,9 @@ def remove(
     return _fdb("remove", entries(network_id, ports, segment, revision))
 
 
-def change_ip(
-    network_id: str,
-    vtep: str,
-    before: Pairs | None = None,
-    after: Pairs | None = None,
-    revision: int | None = None,
-) -> Message:
-    return _fdb("update", changed_ip(network_id, vtep, before, after, revision))
+def update(fdb_entries: Message) -> Message:
+    """:param fdb_entries: of :func:`changed_ip`."""
+    return _fdb("update", fdb_entries)
 
 
 def attach(
@@ -95,7 +90,8 @@ def to_message(change: Change) -> Message:
     if isinstance(change, RemoveEntries):
         return remove(change.network_id, None, ports, revision)
     if change.segment is None:
-        return change_ip(change.network_id, change.vtep, after=pairs, revision=revision)
+        where = change.network_id, change.vtep
+        return update(changed_ip(*where, after=pairs, revision=revision))
     return add(change.network_id, change.segment, ports, revision)
 
 

@@ -51,7 +51,7 @@ def remove(network: str, vtep: str, *pairs: Any, segment_id: int = 1001) -> Mess
 
 def change_ip(network: str, vtep: str, before: Any = None, after: Any = None) -> Message:
     """Lists that are None are left out of the message."""
-    return wire.change_ip(network, vtep, before, after)
+    return wire.update(wire.changed_ip(network, vtep, before, after))
 
 
 def attach(

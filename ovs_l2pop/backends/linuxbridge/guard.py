@@ -34,18 +34,7 @@ from itertools import islice
 from ovs_l2pop.backends.linuxbridge.rows import Closed, Guard, GuardRow, Member
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
-from ovs_l2pop.netlink.messages import (
-    CREATE,
-    EXCLUSIVE,
-    NETFILTER,
-    Message,
-    attribute,
-    attributes,
-    each,
-    nested,
-    string,
-    text,
-)
+from ovs_l2pop.netlink import messages as nl
 from ovs_l2pop.netlink.socket import Netlink
 
 TABLE = "ovs-l2pop"
@@ -99,7 +88,7 @@ class Filter:
     """
 
     def __init__(self) -> None:
-        self._netlink = Netlink(NETFILTER)
+        self._netlink = Netlink(nl.NETFILTER)
         try:
             self._listed(_GETTABLE)
         except BackendError:
@@ -124,8 +113,8 @@ class Filter:
     def dropped(self) -> int:
         """Packets of strangers so far; from 0 on with a new table."""
         for found in self._listed(_GETOBJECT):
-            if string(found.get(_OBJECT_NAME, b"")) == _COUNTER:
-                data = attributes(found.get(_OBJECT_DATA, b""))
+            if nl.string(found.get(_OBJECT_NAME, b"")) == _COUNTER:
+                data = nl.attributes(found.get(_OBJECT_DATA, b""))
                 return int.from_bytes(data.get(_PACKETS, b""), "big")
         return 0
 
@@ -158,22 +147,22 @@ class Filter:
 
     def _listed(self, what: int, *more: bytes) -> list[dict[int, bytes]]:
         """What the table has of a kind; for the kind table: itself."""
-        body = _HEAD + text(_OF_TABLE, TABLE) + b"".join(more)
+        body = _HEAD + nl.text(_OF_TABLE, TABLE) + b"".join(more)
         kind = _SUBSYSTEM << 8 | what
         try:
-            bodies = self._netlink.dump(Message(kind, 0, body if what != _GETTABLE else _HEAD))
+            bodies = self._netlink.dump(nl.Message(kind, 0, body if what != _GETTABLE else _HEAD))
         except BackendError as error:
             if what != _GETTABLE and not self._listed(_GETTABLE):
                 return []  # there is none
             raise BackendError(f"nftables: {error}") from error
-        found = [attributes(body, len(_HEAD)) for body in bodies]
-        return [one for one in found if string(one.get(_OF_TABLE, b"")) == TABLE]
+        found = [nl.attributes(body, len(_HEAD)) for body in bodies]
+        return [one for one in found if nl.string(one.get(_OF_TABLE, b"")) == TABLE]
 
     def _sets_are_right(self) -> bool:
         if not self._listed(_GETTABLE):
             return False
         found = {
-            string(one.get(_SET_NAME, b"")): (
+            nl.string(one.get(_SET_NAME, b"")): (
                 int.from_bytes(one.get(_KEY_TYPE, b""), "big"),
                 int.from_bytes(one.get(_KEY_LENGTH, b""), "big"),
                 int.from_bytes(one.get(_SET_FLAGS, b""), "big"),
@@ -185,13 +174,15 @@ class Filter:
     def _port(self) -> int | None:
         """The port that is filtered, where chain and rules are as they should be."""
         chains = self._listed(_GETCHAIN)
-        names = [string(chain.get(_CHAIN_NAME, b"")) for chain in chains]
+        names = [nl.string(chain.get(_CHAIN_NAME, b"")) for chain in chains]
         if names != [_CHAIN] or not _CHAIN_SETTINGS.items() <= _settings(chains[0]).items():
             return None
-        if not any(string(o.get(_OBJECT_NAME, b"")) == _COUNTER for o in self._listed(_GETOBJECT)):
+        if not any(
+            nl.string(o.get(_OBJECT_NAME, b"")) == _COUNTER for o in self._listed(_GETOBJECT)
+        ):
             return None
         rules = [
-            [_expression(one) for _, one in each(rule.get(_EXPRESSIONS, b""))]
+            [_expression(one) for _, one in nl.each(rule.get(_EXPRESSIONS, b""))]
             for rule in self._listed(_GETRULE)
         ]
         port = _port_of(rules)
@@ -208,42 +199,44 @@ class Filter:
 
     def _elements(self, name: str) -> Iterator[bytes]:
         """The keys in a set."""
-        for listed in self._listed(_GETELEMENT, text(_LIST_SET, name)):
+        for listed in self._listed(_GETELEMENT, nl.text(_LIST_SET, name)):
             yield from _keys(listed.get(_ELEMENTS, b""), (_SETS[name][1] + 3) & ~3)
 
     # -- what should be ----------------------------------------------------------------------
 
-    def _frame(self, guard: Guard) -> Iterator[Message]:
+    def _frame(self, guard: Guard) -> Iterator[nl.Message]:
         """Table, sets, chain and rules; what is in the sets stays, where they are right."""
         yield _table(_NEWTABLE)
         if self._sets_are_right():
-            chains = [string(chain[_CHAIN_NAME]) for chain in self._listed(_GETCHAIN)]
-            yield from (_message(_DELRULE, text(_RULE_CHAIN, chain)) for chain in chains)
-            yield from (_message(_DELCHAIN, text(_CHAIN_NAME, chain)) for chain in chains)
+            chains = [nl.string(chain[_CHAIN_NAME]) for chain in self._listed(_GETCHAIN)]
+            yield from (_message(_DELRULE, nl.text(_RULE_CHAIN, chain)) for chain in chains)
+            yield from (_message(_DELCHAIN, nl.text(_CHAIN_NAME, chain)) for chain in chains)
         else:
             yield _table(_DELTABLE)
             yield _table(_NEWTABLE)
             for number, (name, (kind, size, userdata)) in enumerate(_SETS.items(), 1):
                 yield _message(
                     _NEWSET,
-                    text(_SET_NAME, name),
+                    nl.text(_SET_NAME, name),
                     _u32(_SET_FLAGS, 0),
                     _u32(_KEY_TYPE, kind),
                     _u32(_KEY_LENGTH, size),
                     _u32(_SET_ID, number),
-                    attribute(_SET_USERDATA, userdata),
+                    nl.attribute(_SET_USERDATA, userdata),
                 )
         yield _message(
             _NEWOBJECT,
-            text(_OBJECT_NAME, _COUNTER),
+            nl.text(_OBJECT_NAME, _COUNTER),
             _u32(_OBJECT_TYPE, 1),
-            nested(_OBJECT_DATA, attribute(1, bytes(8)), attribute(_PACKETS, bytes(8))),
+            nl.nested(_OBJECT_DATA, nl.attribute(1, bytes(8)), nl.attribute(_PACKETS, bytes(8))),
         )
-        settings = (attribute(kind, value) for kind, value in _CHAIN_SETTINGS.items())
-        yield _message(_NEWCHAIN, text(_CHAIN_NAME, _CHAIN), *settings)
+        settings = (nl.attribute(kind, value) for kind, value in _CHAIN_SETTINGS.items())
+        yield _message(_NEWCHAIN, nl.text(_CHAIN_NAME, _CHAIN), *settings)
         for version in _MEMBERS:
-            expressions = (attribute(1, one) for one in _rule(version, guard.port))
-            yield _message(_NEWRULE, text(_RULE_CHAIN, _CHAIN), nested(_EXPRESSIONS, *expressions))
+            expressions = (nl.attribute(1, one) for one in _rule(version, guard.port))
+            yield _message(
+                _NEWRULE, nl.text(_RULE_CHAIN, _CHAIN), nl.nested(_EXPRESSIONS, *expressions)
+            )
 
     def _write_elements(self, add: Iterable[GuardRow], remove: Iterable[GuardRow]) -> str:
         """Write elements; why they were refused, or nothing."""
@@ -264,17 +257,17 @@ class Filter:
                 return reason
         return ""
 
-    def _transact(self, messages: Sequence[Message]) -> str:
+    def _transact(self, messages: Sequence[nl.Message]) -> str:
         """Have all of it done or nothing; why nothing was, or nothing."""
-        begin, end = Message(_BEGIN, 0, _BATCH), Message(_END, 0, _BATCH)
+        begin, end = nl.Message(_BEGIN, 0, _BATCH), nl.Message(_END, 0, _BATCH)
         failures = self._netlink.write_together([begin, *messages, end])
         return "" if not failures else f"nftables: {failures[0]}"
 
 
 def concerns(kind: int, body: bytes) -> bool:
     """Whether what the kernel tells of its tables is about ours."""
-    found = attributes(body, len(_HEAD)) if kind >> 8 == _SUBSYSTEM else {}
-    return string(found.get(_OF_TABLE, b"")) == TABLE
+    found = nl.attributes(body, len(_HEAD)) if kind >> 8 == _SUBSYSTEM else {}
+    return nl.string(found.get(_OF_TABLE, b"")) == TABLE
 
 
 def _by_set(rows: Iterable[GuardRow]) -> dict[str, list[bytes]]:
@@ -304,28 +297,28 @@ def _vni(key: bytes) -> int:
     return int.from_bytes(key[:3], "big")
 
 
-def _message(what: int, *parts: bytes) -> Message:
+def _message(what: int, *parts: bytes) -> nl.Message:
     """About something in the table."""
-    exclusive = EXCLUSIVE if what == _NEWCHAIN else 0
+    exclusive = nl.EXCLUSIVE if what == _NEWCHAIN else 0
     new = what in (_NEWTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWELEMENT, _NEWOBJECT)
-    flags = CREATE | exclusive if new else 0
+    flags = nl.CREATE | exclusive if new else 0
     # A rule comes behind the others (NLM_F_APPEND).
     flags |= 0x800 if what == _NEWRULE else 0
-    body = _HEAD + text(_OF_TABLE, TABLE) + b"".join(parts)
-    return Message(_SUBSYSTEM << 8 | what, flags, body)
+    body = _HEAD + nl.text(_OF_TABLE, TABLE) + b"".join(parts)
+    return nl.Message(_SUBSYSTEM << 8 | what, flags, body)
 
 
-def _table(what: int) -> Message:
+def _table(what: int) -> nl.Message:
     return _message(what, _u32(2, 0) if what == _NEWTABLE else b"")
 
 
-def _elements(what: int, name: str, keys: Iterable[bytes]) -> Message:
-    elements = (nested(1, nested(1, attribute(1, key))) for key in keys)
-    return _message(what, text(_LIST_SET, name), nested(_ELEMENTS, *elements))
+def _elements(what: int, name: str, keys: Iterable[bytes]) -> nl.Message:
+    elements = (nl.nested(1, nl.nested(1, nl.attribute(1, key))) for key in keys)
+    return _message(what, nl.text(_LIST_SET, name), nl.nested(_ELEMENTS, *elements))
 
 
 def _u32(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("!I", value))
+    return nl.attribute(kind, struct.pack("!I", value))
 
 
 def _keys(listed: bytes, size: int) -> Iterator[bytes]:
@@ -336,8 +329,8 @@ def _keys(listed: bytes, size: int) -> Iterator[bytes]:
         if len({head for head, _ in parts}) == 1:
             yield from (key for _, key in parts)
             return
-    for _, element in each(listed):
-        key = attributes(attributes(element).get(1, b"")).get(1, b"")
+    for _, element in nl.each(listed):
+        key = nl.attributes(nl.attributes(element).get(1, b"")).get(1, b"")
         if key:
             yield key
 
@@ -346,7 +339,7 @@ def _keys(listed: bytes, size: int) -> Iterator[bytes]:
 
 # Before others see the packet: NF_INET_LOCAL_IN, priority raw.
 _CHAIN_SETTINGS = {
-    _HOOK: _u32(1, 1) + attribute(2, struct.pack("!i", -300)),
+    _HOOK: _u32(1, 1) + nl.attribute(2, struct.pack("!i", -300)),
     _POLICY: struct.pack("!I", 1),  # accept
     _CHAIN_TYPE: b"filter\0",
 }
@@ -362,7 +355,7 @@ def _settings(chain: Mapping[int, bytes]) -> dict[int, bytes]:
 
 def _do(name: str, *data: bytes) -> bytes:
     """An expression, as it stands in a list of them."""
-    return text(1, name) + nested(2, *data)
+    return nl.text(1, name) + nl.nested(2, *data)
 
 
 def _load(base: int, offset: int, size: int, register: int = _REGISTER) -> bytes:
@@ -375,7 +368,7 @@ def _meta(key: int) -> bytes:
 
 
 def _equal(value: bytes) -> bytes:
-    return _do("cmp", _u32(1, _REGISTER), _u32(2, 0), attribute(3, attribute(1, value)))
+    return _do("cmp", _u32(1, _REGISTER), _u32(2, 0), nl.attribute(3, nl.attribute(1, value)))
 
 
 def _rule(version: int, port: int) -> list[bytes]:
@@ -390,23 +383,23 @@ def _rule(version: int, port: int) -> list[bytes]:
         _load(transport, 2, 2),
         _equal(struct.pack("!H", port)),
         _load(transport, 12, 3),
-        _do("lookup", text(1, _CLOSED), _u32(2, _REGISTER), _u32(5, 0)),
+        _do("lookup", nl.text(1, _CLOSED), _u32(2, _REGISTER), _u32(5, 0)),
         _load(transport, 12, 3),
         _load(network, offset, size, _SECOND),
-        _do("lookup", text(1, _MEMBERS[version]), _u32(2, _REGISTER), _u32(5, 1)),
-        _do("objref", _u32(1, 1), text(2, _COUNTER)),
-        _do("immediate", _u32(1, 0), attribute(2, attribute(2, _u32(1, 0)))),  # drop
+        _do("lookup", nl.text(1, _MEMBERS[version]), _u32(2, _REGISTER), _u32(5, 1)),
+        _do("objref", _u32(1, 1), nl.text(2, _COUNTER)),
+        _do("immediate", _u32(1, 0), nl.attribute(2, nl.attribute(2, _u32(1, 0)))),  # drop
     ]
 
 
 def _expression(one: bytes) -> tuple[str, dict[int, bytes]]:
-    found = attributes(one)
-    return string(found.get(1, b"")), attributes(found.get(2, b""))
+    found = nl.attributes(one)
+    return nl.string(found.get(1, b"")), nl.attributes(found.get(2, b""))
 
 
 def _port_of(rules: list[list[tuple[str, dict[int, bytes]]]]) -> int | None:
     """What is compared in the place of the port."""
     if not rules or len(rules[0]) < 6:
         return None
-    value = attributes(rules[0][5][1].get(3, b"")).get(1, b"")
+    value = nl.attributes(rules[0][5][1].get(3, b"")).get(1, b"")
     return int.from_bytes(value, "big") if len(value) == 2 else None

@@ -54,18 +54,7 @@ from ovs_l2pop.backends.linuxbridge.ebpf import (
     tell,
     word,
 )
-from ovs_l2pop.netlink.messages import (
-    CREATE,
-    EXCLUSIVE,
-    REPLACE,
-    Message,
-    attribute,
-    attributes,
-    nested,
-    string,
-    text,
-    u32,
-)
+from ovs_l2pop.netlink import messages as nl
 from ovs_l2pop.netlink.socket import Failure, Netlink
 
 _NEWQDISC, _NEWFILTER, _DELFILTER, _GETFILTER = 36, 44, 45, 46
@@ -220,10 +209,10 @@ def forward(netlink: Netlink, tunnel: int, bridge: int) -> Failure | None:
     try:
         steps = (
             # Another kind of qdisc has one place for both directions: ours would drop everything.
-            [_qdisc(tunnel, REPLACE)],
+            [_qdisc(tunnel, nl.REPLACE)],
             [_filter(_LEAVE, tunnel), _filter(_ENTER, tunnel)],
             # Here somebody else's, EEXIST, serves as well.
-            [_qdisc(bridge, EXCLUSIVE)],
+            [_qdisc(bridge, nl.EXCLUSIVE)],
             [_filter(_ANNOUNCE, bridge, _mirror(tunnel))],
         )
     except OSError as error:
@@ -266,30 +255,30 @@ def forwarded(netlink: Netlink, tunnel: int, bridge: int) -> bool | None:
 _Filter = dict[int, bytes]  # options by type
 
 
-def _qdisc(device: int, flag: int) -> Message:
+def _qdisc(device: int, flag: int) -> nl.Message:
     head = _TCMSG.pack(0, device, _CLSACT_HANDLE, _CLSACT, 0)
-    return Message(_NEWQDISC, CREATE | flag, head + text(_KIND, "clsact"))
+    return nl.Message(_NEWQDISC, nl.CREATE | flag, head + nl.text(_KIND, "clsact"))
 
 
-def _filter(hook: _Hook, device: int, action: bytes = b"") -> Message:
-    options = nested(
+def _filter(hook: _Hook, device: int, action: bytes = b"") -> nl.Message:
+    options = nl.nested(
         _OPTIONS,
-        u32(_BPF_DESCRIPTOR, loaded(hook.name, hook.program).descriptor),
-        text(_BPF_NAME, hook.name),
-        action or u32(_BPF_FLAGS, _DIRECT),
+        nl.u32(_BPF_DESCRIPTOR, loaded(hook.name, hook.program).descriptor),
+        nl.text(_BPF_NAME, hook.name),
+        action or nl.u32(_BPF_FLAGS, _DIRECT),
     )
     head = _head(hook, device)
-    return Message(_NEWFILTER, CREATE | REPLACE, head + text(_KIND, "bpf") + options)
+    return nl.Message(_NEWFILTER, nl.CREATE | nl.REPLACE, head + nl.text(_KIND, "bpf") + options)
 
 
 def _mirror(target: int) -> bytes:
     parameters = _MIRRED.pack(0, 0, _CONTINUE, 0, 0, _MIRROR, target)
-    options = nested(_ACTION_OPTIONS, attribute(_MIRRED_PARAMETERS, parameters))
-    return nested(_BPF_ACTION, nested(1, text(_ACTION_KIND, "mirred") + options))
+    options = nl.nested(_ACTION_OPTIONS, nl.attribute(_MIRRED_PARAMETERS, parameters))
+    return nl.nested(_BPF_ACTION, nl.nested(1, nl.text(_ACTION_KIND, "mirred") + options))
 
 
-def _remove(hook: _Hook, device: int) -> Message:
-    return Message(_DELFILTER, 0, _head(hook, device) + text(_KIND, "bpf"))
+def _remove(hook: _Hook, device: int) -> nl.Message:
+    return nl.Message(_DELFILTER, 0, _head(hook, device) + nl.text(_KIND, "bpf"))
 
 
 def _head(hook: _Hook, device: int) -> bytes:
@@ -298,12 +287,12 @@ def _head(hook: _Hook, device: int) -> bytes:
 
 def _find(netlink: Netlink, hook: _Hook, device: int) -> _Filter | None:
     head = _TCMSG.pack(0, device, 0, hook.parent, hook.priority << 16 | _ALL)
-    for body in netlink.dump(Message(_GETFILTER, 0, head)):
+    for body in netlink.dump(nl.Message(_GETFILTER, 0, head)):
         _, _, handle, _, info = _TCMSG.unpack_from(body)
-        found = attributes(body, _TCMSG.size)
-        kind = string(found.get(_KIND, b""))
+        found = nl.attributes(body, _TCMSG.size)
+        kind = nl.string(found.get(_KIND, b""))
         if (info >> 16, handle, kind) == (hook.priority, hook.handle, "bpf"):
-            return attributes(found.get(_OPTIONS, b""))
+            return nl.attributes(found.get(_OPTIONS, b""))
     return None
 
 
@@ -320,9 +309,9 @@ def _mirrors_to(options: _Filter | None) -> int | None:
     """The device that a filter mirrors to; 0: it does something else, None: there is none."""
     if options is None:
         return None
-    action = attributes(attributes(options.get(_BPF_ACTION, b"")).get(1, b""))
-    found = attributes(action.get(_ACTION_OPTIONS, b"")).get(_MIRRED_PARAMETERS, b"")
-    if string(action.get(_ACTION_KIND, b"")) != "mirred" or len(found) < _MIRRED.size:
+    action = nl.attributes(nl.attributes(options.get(_BPF_ACTION, b"")).get(1, b""))
+    found = nl.attributes(action.get(_ACTION_OPTIONS, b"")).get(_MIRRED_PARAMETERS, b"")
+    if nl.string(action.get(_ACTION_KIND, b"")) != "mirred" or len(found) < _MIRRED.size:
         return 0
     *_, how, target = _MIRRED.unpack_from(found)
     return int(target) if how == _MIRROR else 0

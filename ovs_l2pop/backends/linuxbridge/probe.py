@@ -13,20 +13,8 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import NamedTuple
 
-from ovs_l2pop.backends.linuxbridge import entries, horizon, links
+from ovs_l2pop.backends.linuxbridge import entries, horizon, links, rows
 from ovs_l2pop.backends.linuxbridge.guard import Filter
-from ovs_l2pop.backends.linuxbridge.rows import (
-    Closed,
-    Flood,
-    Guard,
-    GuardRow,
-    Member,
-    Neighbour,
-    Tunnel,
-    Unicast,
-    address_attribute,
-    mac_attribute,
-)
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.netlink.messages import Message
 from ovs_l2pop.netlink.socket import Netlink
@@ -74,11 +62,16 @@ def _in_namespace() -> Missing:
 
 def _guard() -> str:
     """What is missing for packet filters."""
-    rows: set[GuardRow] = {Guard(4789), Closed(1), Member(1, _VTEPS[0]), Member(1, "2001:db8::1")}
+    tried: set[rows.GuardRow] = {
+        rows.Guard(4789),
+        rows.Closed(1),
+        rows.Member(1, _VTEPS[0]),
+        rows.Member(1, "2001:db8::1"),
+    }
     try:
         with closing(Filter()) as strangers:
-            refused = strangers.write(rows, ())
-            if refused or strangers.rows() != rows:
+            refused = strangers.write(tried, ())
+            if refused or strangers.rows() != tried:
                 return next(iter(refused.values()), "nftables that list what was written")
     except BackendError as error:
         return str(error)
@@ -86,7 +79,7 @@ def _guard() -> str:
 
 
 _BRIDGE, _TUNNEL, _GROUPED = "br-probe", "vxlan-1", "vxlan-2"
-_ROW = Tunnel(
+_ROW = rows.Tunnel(
     name=_TUNNEL,
     vni=1,
     network_id="",
@@ -100,7 +93,7 @@ _ROW = Tunnel(
     mtu=1450,
     responder="on",
 )
-_MAC, _VTEPS = mac_attribute("02:00:00:00:00:01"), ("192.0.2.1", "192.0.2.2")
+_MAC, _VTEPS = rows.mac_attribute("02:00:00:00:00:01"), ("192.0.2.1", "192.0.2.2")
 
 
 class Probe:
@@ -132,7 +125,7 @@ class Probe:
         )
 
     def _forwarding(self, tunnel: int) -> str:
-        row = Unicast(_TUNNEL, _MAC + address_attribute(_VTEPS[0]), True)
+        row = rows.Unicast(_TUNNEL, _MAC + rows.address_attribute(_VTEPS[0]), True)
         missing = self._all(
             "several flooding entries", (entries.add_flood(vtep, tunnel) for vtep in _VTEPS)
         ) or self._all(
@@ -140,11 +133,11 @@ class Probe:
             (entries.add_unicast(row, tunnel, replace=True), entries.hold(row, tunnel)),
         )
         there = entries.forwarding(self._netlink, {tunnel: _TUNNEL})
-        marked = there == {Flood(_TUNNEL, _VTEPS), row}
+        marked = there == {rows.Flood(_TUNNEL, _VTEPS), row}
         return missing or ("" if marked else "marks of forwarding entries (extern_learn, sticky)")
 
     def _responder(self, tunnel: int, bridge: int) -> str:
-        row = Neighbour(_TUNNEL, _BRIDGE, address_attribute("192.0.2.3") + _MAC)
+        row = rows.Neighbour(_TUNNEL, _BRIDGE, rows.address_attribute("192.0.2.3") + _MAC)
         suppression = "neigh_suppress of bridge ports"
         missing = self._lacks(suppression, links.suppress(tunnel, on=True)) or self._lacks(
             "neighbours of bridges", entries.add_neighbour(row, bridge, replace=True)

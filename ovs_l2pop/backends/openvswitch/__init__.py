@@ -22,6 +22,7 @@ What carries it out::
     ovsdb.py          bridges and tunnel ports
     ovsdb_copy.py     the copy of the database that it reads
     ovsdb_commands.py the transactions that it makes
+    ovsdb_library.py  what is used of ovs and ovsdbapp
     appctl.py         what ovs-appctl asks
     sightings.py      where the integration bridge believes machines to be
     selfcheck.py      the form in which this Open vSwitch returns flows

@@ -11,29 +11,20 @@ nothing.
 
 import errno
 import os
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-with warnings.catch_warnings():
-    # ovs and ovsdbapp speak of eventlet wherever it is importable; nothing of ours uses it.
-    warnings.simplefilter("ignore")
-    from ovs import jsonrpc, timeval
-    from ovs.poller import Poller
-    from ovs.stream import Stream
-    from ovsdbapp.backend.ovs_idl import connection, idlutils
-    from ovsdbapp.schema.open_vswitch import impl_idl
-
-from ovs_l2pop.backends.openvswitch import columns
+from ovs_l2pop.backends.openvswitch import columns, ovsdb_copy
 from ovs_l2pop.backends.openvswitch.ovsdb_commands import Prepare, WriteTunnels
-from ovs_l2pop.backends.openvswitch.ovsdb_copy import (
-    COLUMNS,
-    OWNER_KEY,
-    Copy,
-    Port,
-    datapath_type,
-    in_use,
-    wanted_datapath_type,
+from ovs_l2pop.backends.openvswitch.ovsdb_copy import COLUMNS, OWNER_KEY, Copy, Port
+from ovs_l2pop.backends.openvswitch.ovsdb_library import (
+    Poller,
+    Stream,
+    connection,
+    idlutils,
+    impl_idl,
+    jsonrpc,
+    timeval,
 )
 from ovs_l2pop.backends.openvswitch.rows import Bridges, Oddities, TunnelPort, Wiring
 from ovs_l2pop.core.difference import Row
@@ -107,8 +98,10 @@ class Ovsdb:
         """Whether the database has the tunnel bridge, of a datapath type that it can stay in."""
         with self._connection.lock:
             bridge = self._copy.named("Bridge", bridges.tunnel)
-            wanted = wanted_datapath_type(self._copy, bridges)
-            return bridge is not None and (self._shared or datapath_type(bridge) == wanted)
+            wanted = ovsdb_copy.wanted_datapath_type(self._copy, bridges)
+            return bridge is not None and (
+                self._shared or ovsdb_copy.datapath_type(bridge) == wanted
+            )
 
     def offloads(self) -> bool:
         """Whether Open vSwitch may hand flows to hardware (``other_config:hw-offload``)."""
@@ -158,8 +151,8 @@ class Ovsdb:
             odd += (("other_config:disable-in-band", "not true"),)
         if bridge.protocols and "OpenFlow13" not in bridge.protocols:
             odd += (("protocols", ",".join(bridge.protocols)),)
-        if datapath_type(bridge) != wanted_datapath_type(self._copy, bridges):
-            odd += (("datapath_type", datapath_type(bridge)),)
+        if ovsdb_copy.datapath_type(bridge) != ovsdb_copy.wanted_datapath_type(self._copy, bridges):
+            odd += (("datapath_type", ovsdb_copy.datapath_type(bridge)),)
         return odd
 
     def _odd_patch(self, port: Port, bridges: Bridges, number: int) -> Oddities:
@@ -248,7 +241,7 @@ class Ovsdb:
         for interface in map(self._copy.interface, self._copy.tables["Interface"].rows.values()):
             same = (interface.type, interface.remote_ip) == (row.type, row.remote_ip)
             if same and interface.name != row.name:
-                where = in_use(self._copy, interface.name)
+                where = ovsdb_copy.in_use(self._copy, interface.name)
                 return f"port {interface.name}{where} is a tunnel to {row.remote_ip} already"
         return None
 
@@ -285,7 +278,7 @@ def _troubles(copy: Copy, bridges: Bridges, shared: bool) -> Iterator[tuple[str,
     )
     if integration is None or tunnel is None:
         return
-    here, there = datapath_type(integration), datapath_type(tunnel)
+    here, there = ovsdb_copy.datapath_type(integration), ovsdb_copy.datapath_type(tunnel)
     if here != there:
         yield (
             "bridges",

@@ -1,14 +1,8 @@
 """What is written to the database; each command is all of a transaction."""
 
 import logging
-import warnings
 from collections.abc import Collection
 from typing import Any
-
-with warnings.catch_warnings():
-    # See ovsdb.py.
-    warnings.simplefilter("ignore")
-    from ovsdbapp.backend.ovs_idl import command
 
 from ovs_l2pop.backends.openvswitch import columns
 from ovs_l2pop.backends.openvswitch.ovsdb_copy import (
@@ -19,6 +13,7 @@ from ovs_l2pop.backends.openvswitch.ovsdb_copy import (
     in_use,
     wanted_datapath_type,
 )
+from ovs_l2pop.backends.openvswitch.ovsdb_library import command
 from ovs_l2pop.backends.openvswitch.render import tunnel_name
 from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, Bridges, TunnelPort
 from ovs_l2pop.core.difference import Row

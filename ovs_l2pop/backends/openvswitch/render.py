@@ -9,17 +9,8 @@ from socket import AF_INET, AF_INET6, inet_pton
 from ovs_l2pop.backends.openvswitch.pipeline import FACTS, FlowTemplate
 from ovs_l2pop.backends.openvswitch.rows import OvsRow, TunnelPort
 from ovs_l2pop.backends.openvswitch.stamps import SHARDS, Filler, Stamps, encode, group_id
+from ovs_l2pop.core import table
 from ovs_l2pop.core.messages import MAX_LOCAL_VLAN, Attachment
-from ovs_l2pop.core.table import (
-    NEIGHBOUR,
-    UNICAST,
-    Fact,
-    FloodFact,
-    LocalFact,
-    NeighbourFact,
-    UnicastFact,
-    VtepFact,
-)
 
 #: VTEPs that one pass through the tables may copy a frame to. All copies are one action list of
 #: the datapath, which ends at 780 VXLAN copies in OVS 3.1 (64 KiB) and at 585 in a kernel
@@ -178,7 +169,9 @@ class FlowRenderer:
         self._templates = held[False]
         self._floods = {wide: templates["flood"] for wide, templates in held.items()}
         #: Kinds of facts that have no rows.
-        self.unused = frozenset(kind for kind in (UNICAST, NEIGHBOUR) if not self._templates[kind])
+        self.unused = frozenset(
+            kind for kind in (table.UNICAST, table.NEIGHBOUR) if not self._templates[kind]
+        )
         #: Which network has a local VLAN (encoded), the last that had it where none has.
         self.holders: dict[bytes, Attachment] = {}
         self._networks: dict[Attachment, _Bound] = {}
@@ -203,18 +196,18 @@ class FlowRenderer:
                     found += rows or (stamps.flows[template.name](patch=port),)
         return tuple(found)
 
-    def rows(self, fact: Fact) -> tuple[OvsRow, ...]:
+    def rows(self, fact: table.Fact) -> tuple[OvsRow, ...]:
         """The rows that make a fact true."""
         network = self._last
         if network is None or network.attachment is not fact.attachment:
             network = self._last = self._network(fact.attachment)
         # The most frequent first.
-        if isinstance(fact, UnicastFact):
+        if isinstance(fact, table.UnicastFact):
             _, mac, vtep = fact
             packed = bytes.fromhex(mac.replace(":", ""))
             port = self._ports.get((network.network_type, vtep)) or self._port(network, vtep)
             return tuple([fill(packed, port) for fill in network.unicast])
-        if isinstance(fact, NeighbourFact):
+        if isinstance(fact, table.NeighbourFact):
             _, ip, mac = fact
             packed = bytes.fromhex(mac.replace(":", ""))
             if ":" in ip:
@@ -222,11 +215,11 @@ class FlowRenderer:
                 return tuple([fill(address, packed) for fill in network.neighbour6])
             address = inet_pton(AF_INET, ip)
             return tuple([fill(address, packed) for fill in network.neighbour4])
-        if isinstance(fact, LocalFact):
+        if isinstance(fact, table.LocalFact):
             return tuple([fill(encode("mac", fact.mac)) for fill in network.local])
-        if isinstance(fact, VtepFact):
+        if isinstance(fact, table.VtepFact):
             return self._tunnel(network, fact.vtep)
-        if isinstance(fact, FloodFact):
+        if isinstance(fact, table.FloodFact):
             return self._flood(network, fact)
         self.holders[network.vlan] = fact.attachment
         return (*network.network, *(network.strangers if fact.closed else ()))
@@ -241,7 +234,7 @@ class FlowRenderer:
             *(fill(port) for fill in network.vtep),
         )
 
-    def _flood(self, network: _Bound, fact: FloodFact) -> tuple[OvsRow, ...]:
+    def _flood(self, network: _Bound, fact: table.FloodFact) -> tuple[OvsRow, ...]:
         ports = [self._port(network, vtep) for vtep in fact.vteps]
         if len(ports) <= FLOOD_SHARD_SIZE:
             return tuple(self._flood_flows(network, {0: ports}, b""))
