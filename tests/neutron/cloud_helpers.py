@@ -29,6 +29,7 @@ from oslo_config import cfg
 from oslo_serialization import jsonutils
 from oslo_utils import uuidutils
 
+from ovs_l2pop.core.messages import AddEntries, Change, RemoveEntries
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
 from ovs_l2pop.sync import protocol
 from ovs_l2pop.sync.protocol import Answer, Update
@@ -123,20 +124,23 @@ class OurHost:
             before = self.now
             reply = endpoint.sync(None, self.name, asked, cursor, own=self.replica.with_own)
             calls += 1
-            messages, cursor = self.replica.synced(Answer.from_wire(reply), before)
-            self.absorb(messages)
+            changes, cursor = self.replica.synced(Answer.from_wire(reply), before)
+            self.absorb(changes)
             if cursor is None:
                 return calls
 
-    def absorb(self, messages: list[Body]) -> None:
-        for message in messages:
-            for body in message["fdb_entries"].values():
-                for vtep, pairs in body["ports"].items():
-                    for mac, ip in pairs:
-                        entry = (mac, ip, vtep)
-                        adds = message["method"] == "add_fdb_entries"
-                        assert (entry in self.entries) is not adds, "told twice"
-                        (self.entries.add if adds else self.entries.remove)(entry)
+    def absorb(self, changes: list[Change]) -> None:
+        assert self.replica.take_refusals() == []
+        for change in changes:
+            assert isinstance(change, AddEntries | RemoveEntries)
+            said: set[tuple[str, str, str]] = set(change.entries)
+            said |= {(*FLOODING, change.vtep)} if change.flooding else set()
+            if isinstance(change, AddEntries):
+                assert not said & self.entries, "told twice"
+                self.entries |= said
+            else:
+                assert said <= self.entries, "taken back without having been told"
+                self.entries -= said
 
 
 class Cloud(test_plugin.Ml2PluginV2TestCase):  # type: ignore[misc]

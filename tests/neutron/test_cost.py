@@ -16,6 +16,7 @@ from cloud_helpers import Cloud, ours_to, upstream_to
 from cost_helpers import Meter, fill, metered
 from oslo_serialization import jsonutils
 
+from ovs_l2pop.core.messages import AddEntries
 from ovs_l2pop.neutron.server import queries, upstream
 from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.segments import NetworkSegment
@@ -119,10 +120,10 @@ class Cost(Cloud):
                 reply = endpoint.sync(None, "E", asked, cursor)
                 largest = max(largest, len(jsonutils.dumps(reply)))
                 calls += 1
-                messages, cursor = replica.synced(Answer.from_wire(reply), time.monotonic())
-                for message in messages:
-                    ports = message["fdb_entries"][self.net]["ports"]
-                    entries += sum(map(len, ports.values()))
+                changes, cursor = replica.synced(Answer.from_wire(reply), time.monotonic())
+                for change in changes:
+                    assert isinstance(change, AddEntries)
+                    entries += len(change.entries) + change.flooding
         self.meters[f"sync from nothing, {calls} calls, both ends"] = meter
         assert entries == hosts * (ports_each + 1)
         assert largest <= protocol.MAX_CHUNK
