@@ -120,6 +120,9 @@ lint: venv  ## ruff check, ruff format --check, the contract of imports, mypy
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet || { echo "run: $(BIN)/ruff format" >&2; exit 1; }
 	quietly $(BIN)/lint-imports
+	# pytest can't tell two modules of one name apart when it runs their folders together.
+	same=$$(find tests -mindepth 2 -maxdepth 2 -name '*.py' -printf '%f\n' | grep -v -e '^conftest.py$$' -e '^__init__.py$$' | sort | uniq -d)
+	[ -z "$$same" ] || { echo "two test modules of one name: $$same" >&2; exit 1; }
 	# One folder at a time: each has a conftest.py of its own.
 	for place in ovs_l2pop lab/l2pop_lab tests/*/; do $(BIN)/mypy --no-error-summary "$$place"; done
 

@@ -135,24 +135,24 @@ class FlowTable:
         clauses has a flow that does (``ovs-fields(7)``)."""
         clauses: dict[tuple[int, int], set[int]] = {}
         sizes: dict[int, int] = {}
-        conjunctions = []
+        candidates = []
         for flow in self._tables.get(table, []):
             if not flow.holds(fields):
                 continue
             if not (flow.actions and hasattr(flow.actions[0], "clause")):
-                conjunctions.append(flow)
+                candidates.append(flow)
                 continue
             for action in flow.actions:
                 clauses.setdefault((flow.priority, action.id), set()).add(action.clause)
                 sizes[action.id] = action.n_clauses
-        for (_, number_), held in clauses.items():
-            if len(held) == sizes[number_]:
-                with_id = fields | {"conj_id": number_}
+        for (_, conjunction), held in clauses.items():
+            if len(held) == sizes[conjunction]:
+                with_id = fields | {"conj_id": conjunction}
                 found = [
                     f for f in self._tables[table] if "conj_id" in f.match and f.holds(with_id)
                 ]
-                conjunctions += found
-        return max(conjunctions, key=lambda flow: flow.priority, default=None)
+                candidates += found
+        return max(candidates, key=lambda flow: flow.priority, default=None)
 
     def _table(self, table: int, fields: Fields, way: Way, depth: int) -> None:
         if depth > _MAX_DEPTH:

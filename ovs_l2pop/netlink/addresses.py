@@ -46,9 +46,12 @@ class HostAddresses:
         return frozenset(address.text for address in found if address.reachable)
 
 
-def addresses(netlink: Netlink) -> Iterator[Address]:
-    """All addresses."""
-    for body in netlink.dump(Message(_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, 0))):
+def addresses(netlink: Netlink, family: int = 0) -> Iterator[Address]:
+    """All addresses.
+
+    :param family: ``socket.AF_INET`` or ``AF_INET6``; 0: both.
+    """
+    for body in netlink.dump(Message(_GETADDR, 0, _IFADDR.pack(family, 0, 0, 0, 0))):
         _, _, _, scope, index = _IFADDR.unpack_from(body)
         found = attributes(body, _IFADDR.size)
         # For IPv4 point-to-point links the latter is the peer's.

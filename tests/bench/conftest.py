@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ovs_l2pop.core import wire
+from ovs_l2pop.core.messages import Segment
+
 Report = Callable[[str], None]
 
 
@@ -24,18 +27,11 @@ def network_id(number: int) -> str:
 
 def attach(number: int) -> str:
     """Attach network ``number`` (from 1) with a VNI and a local VLAN of that number."""
-    message = {
-        "method": "attach_network",
-        "network_id": network_id(number),
-        "network_type": "vxlan",
-        "segment_id": number,
-        "local_vlan": number,
-    }
-    return json.dumps(message)
+    return json.dumps(wire.attach(network_id(number), Segment("vxlan", number), number))
 
 
 def detach(number: int) -> str:
-    return json.dumps({"method": "detach_network", "network_id": network_id(number)})
+    return json.dumps(wire.detach(network_id(number)))
 
 
 def announce(number: int, entries: int, vteps: int) -> str:
@@ -50,8 +46,13 @@ def announce(number: int, entries: int, vteps: int) -> str:
         low = f"{index >> 16 & 255:02x}:{index >> 8 & 255:02x}:{index & 255:02x}"
         ip = f"10.{index >> 16 & 127}.{index >> 8 & 255}.{index & 255}" if index else "10.127.0.1"
         pairs.append([f"fa:16:3e:{low}", ip])
-    body = {"segment_id": number, "network_type": "vxlan", "ports": ports}
-    return json.dumps({"method": "add_fdb_entries", "fdb_entries": {network_id(number): body}})
+    return json.dumps(wire.add(network_id(number), Segment("vxlan", number), ports))
+
+
+def one_more(number: int) -> bytes:
+    """One message with a machine of network 1 that :func:`announce` doesn't have."""
+    pair = [f"fa:16:3f:00:{number >> 8:02x}:{number & 255:02x}", f"10.128.{number >> 8}.9"]
+    return json.dumps(wire.add(network_id(1), Segment("vxlan", 1), {"10.201.0.1": [pair]})).encode()
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> Path:

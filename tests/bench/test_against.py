@@ -5,7 +5,6 @@ machine does meets both. A ratio above 1: this version is the slower one.
 """
 
 import itertools
-import json
 import os
 import statistics
 import time
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import Report, announce, attach, detach, network_id, write_lines
+from conftest import Report, announce, attach, detach, one_more, write_lines
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
 from ovs_l2pop.agent.client import ask
@@ -52,14 +51,9 @@ class Side:
         """Median seconds of one more machine, by the control socket."""
         times = []
         for _ in range(CHANGES):
-            number = next(self._numbers)
-            pair = [f"fa:16:3f:00:{number >> 8:02x}:{number & 255:02x}", f"10.128.{number >> 8}.9"]
-            body = {"segment_id": 1, "network_type": "vxlan", "ports": {"10.201.0.1": [pair]}}
-            message = {"method": "add_fdb_entries", "fdb_entries": {network_id(1): body}}
+            message = one_more(next(self._numbers))
             start = time.perf_counter()
-            answer = ask(
-                self.agent.control_socket, {"command": "send"}, [json.dumps(message).encode()]
-            )
+            answer = ask(self.agent.control_socket, {"command": "send"}, [message])
             times.append(time.perf_counter() - start)
             assert answer["refused_count"] == 0
         return statistics.median(times)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Report, announce, attach, detach, network_id, spread, write_lines
+from conftest import Report, announce, attach, detach, network_id, one_more, spread, write_lines
 
 from l2pop_lab.topology import AgentProcess, Host, Lab, LinuxBridgeHost, namespaces
 from l2pop_lab.topology.frames import decode
@@ -15,8 +15,9 @@ from ovs_l2pop.agent.client import ask
 from ovs_l2pop.backends.linuxbridge.backend import LinuxBridgeBackend
 from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.rows import Tunnel
+from ovs_l2pop.core import wire
 from ovs_l2pop.core.backend import Batch
-from ovs_l2pop.core.messages import Parser
+from ovs_l2pop.core.messages import Parser, Segment
 from ovs_l2pop.core.table import ForwardingTable
 
 PAIRS = 5
@@ -151,10 +152,7 @@ def test_one_change(entries: int, tmp_path: Path, report: Report) -> None:
         send(agent, stream)
         times = []
         for number in range(CHANGES):
-            pair = [f"fa:16:3f:00:{number >> 8:02x}:{number & 255:02x}", f"10.128.{number >> 8}.9"]
-            body = {"segment_id": 1, "network_type": "vxlan", "ports": {"10.201.0.1": [pair]}}
-            message = {"method": "add_fdb_entries", "fdb_entries": {network_id(1): body}}
-            data = json.dumps(message).encode()
+            data = one_more(number)
             start = time.perf_counter()
             answer = ask(agent.control_socket, {"command": "send"}, [data])
             times.append(1000 * (time.perf_counter() - start))
@@ -242,8 +240,7 @@ def populate(lab: Lab, host: Host, responder: bool) -> None:
         other.vtep: [[FLOODING, "0.0.0.0"], *([mac(n), ip] for ip in addresses(n))]
         for n, other in enumerate(lab.hosts, 1)
     }
-    body = {"segment_id": 1, "network_type": "vxlan", "ports": ports}
-    message = {"method": "add_fdb_entries", "fdb_entries": {network_id(1): body}}
+    message = wire.add(network_id(1), Segment("vxlan", 1), ports)
     data = f"{attach(1)}\n{json.dumps(message)}".encode()
     assert ask(agent.control_socket, {"command": "send"}, [data])["refused_count"] == 0
     linux = isinstance(host, LinuxBridgeHost)

@@ -1,12 +1,11 @@
 """What one change, a check and a restart cost, with nothing there and with much there."""
 
-import json
 import statistics
 import time
 from pathlib import Path
 
 import pytest
-from conftest import Report, announce, attach, network_id, write_lines
+from conftest import Report, announce, attach, one_more, write_lines
 
 from l2pop_lab.topology import Lab
 from ovs_l2pop.agent.client import ask
@@ -23,11 +22,9 @@ def test_one_change(entries: int, tmp_path: Path, report: Report) -> None:
         assert agent.cli("send", str(stream), timeout=120).returncode == 0
         times = []
         for number in range(CHANGES):
-            pair = [f"fa:16:3f:00:{number >> 8:02x}:{number & 255:02x}", f"10.128.{number >> 8}.9"]
-            body = {"segment_id": 1, "network_type": "vxlan", "ports": {"10.201.0.1": [pair]}}
-            message = {"method": "add_fdb_entries", "fdb_entries": {network_id(1): body}}
+            message = one_more(number)
             start = time.perf_counter()
-            answer = ask(agent.control_socket, {"command": "send"}, [json.dumps(message).encode()])
+            answer = ask(agent.control_socket, {"command": "send"}, [message])
             times.append(1000 * (time.perf_counter() - start))
             assert answer["refused_count"] == 0
         start = time.perf_counter()

@@ -9,8 +9,10 @@ from uuid import NAMESPACE_DNS, uuid5
 
 from l2pop_lab.topology import AgentProcess, Host, Lab, Machine
 from ovs_l2pop.agent.client import ask
+from ovs_l2pop.core import wire
+from ovs_l2pop.core.messages import Segment
+from ovs_l2pop.core.wire import Message
 
-Message = dict[str, Any]
 Pair = list[str]
 
 FLOODING: Pair = ["00:00:00:00:00:00", "0.0.0.0"]
@@ -34,36 +36,23 @@ class Net:
         return network_id(self.number)
 
     def attach(self, local_vlan: int) -> Message:
-        return {
-            "method": "attach_network",
-            "network_id": self.id,
-            "network_type": self.kind,
-            "segment_id": self.segment,
-            "local_vlan": local_vlan,
-        }
+        return wire.attach(self.id, Segment(self.kind, self.segment), local_vlan)
 
     def detach(self) -> Message:
-        return {"method": "detach_network", "network_id": self.id}
+        return wire.detach(self.id)
 
-    def add(self, ports: Mapping[str, Sequence[object]]) -> Message:
+    def add(self, ports: Mapping[str, Sequence[Any]]) -> Message:
         """*ports*: VTEP → pairs."""
-        return self._entries("add_fdb_entries", ports)
+        return wire.add(self.id, Segment(self.kind, self.segment), ports)
 
-    def remove(self, ports: Mapping[str, Sequence[object]]) -> Message:
-        return self._entries("remove_fdb_entries", ports)
+    def remove(self, ports: Mapping[str, Sequence[Any]]) -> Message:
+        return wire.remove(self.id, Segment(self.kind, self.segment), ports)
 
     def chg_ip(
-        self, vtep: str, before: Sequence[object] | None, after: Sequence[object] | None
+        self, vtep: str, before: Sequence[Any] | None, after: Sequence[Any] | None
     ) -> Message:
         """None leaves the list out."""
-        change = {"before": before, "after": after}
-        given = {name: pairs for name, pairs in change.items() if pairs is not None}
-        fdb = {"chg_ip": {self.id: {vtep: given}}}
-        return {"method": "update_fdb_entries", "fdb_entries": fdb}
-
-    def _entries(self, method: str, ports: Mapping[str, Sequence[object]]) -> Message:
-        body = {"network_type": self.kind, "segment_id": self.segment, "ports": dict(ports)}
-        return {"method": method, "fdb_entries": {self.id: body}}
+        return wire.update(wire.changed_ip(self.id, vtep, before, after))
 
 
 def lines(messages: Iterable[Message]) -> str:

@@ -7,11 +7,12 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from feed_helpers import FLOODING, Message, Net, Site, pairs_of, send, wait_until
+from feed_helpers import FLOODING, Net, Site, pairs_of, send, wait_until
 
 from l2pop_lab.topology import AgentProcess, Host, Machine
 from l2pop_lab.topology.running import Running
 from ovs_l2pop.agent.client import ask
+from ovs_l2pop.core.wire import Message
 
 #: How many times larger and longer than usual: ``OVS_L2POP_SCALE=4 make functional``.
 SCALE = int(os.environ.get("OVS_L2POP_SCALE", "1"))

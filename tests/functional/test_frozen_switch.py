@@ -7,21 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from feed_helpers import (
-    FLOODING,
-    Message,
-    Net,
-    answer_to,
-    drift,
-    lines,
-    send,
-    wait_healthy,
-    wait_until,
-)
+from feed_helpers import FLOODING, Net, answer_to, drift, lines, send, wait_healthy, wait_until
 from switch_helpers import UCAST_TO_TUN, ports, table
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
 from ovs_l2pop.backends.openvswitch.render import tunnel_name
+from ovs_l2pop.core.wire import Message
 
 NET = Net(1, 77)
 A = "10.200.0.11"

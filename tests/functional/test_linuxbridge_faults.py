@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import pytest
-from feed_helpers import FLOODING, Message, Net
+from feed_helpers import FLOODING, Net
 from linuxbridge_helpers import attach, bridge_of, flooding, link, neighbours, unicast
 
 from l2pop_lab.topology import Host, Lab, namespaces
@@ -22,6 +22,7 @@ from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Parser
 from ovs_l2pop.core.reconciler import Drift, Reconciler
 from ovs_l2pop.core.table import ForwardingTable
+from ovs_l2pop.core.wire import Message
 from ovs_l2pop.netlink.messages import Message as Request
 from ovs_l2pop.netlink.socket import Failure, Netlink
 

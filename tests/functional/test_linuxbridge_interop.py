@@ -8,13 +8,14 @@ Open vSwitch                   Linux bridge             Linux bridge
 from collections.abc import Callable
 
 import pytest
-from feed_helpers import FLOODING, Message, Net, Site, drift, pairs_of, send, wait_until
+from feed_helpers import FLOODING, Net, Site, drift, pairs_of, send, wait_until
 from frame_helpers import BROADCAST, arp, plain
 from linuxbridge_helpers import flooding, plug, unicast
 from switch_helpers import copies
 
 from l2pop_lab.topology import Lab, LinuxBridgeHost, Machine
 from l2pop_lab.topology.frames import decode
+from ovs_l2pop.core.wire import Message
 
 NET = Net(1, 77)
 

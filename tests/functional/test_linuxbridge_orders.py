@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from feed_helpers import FLOODING, Message, Net, answer_to, drift, lines
+from feed_helpers import FLOODING, Net, answer_to, drift, lines
 from linuxbridge_helpers import SCALE, attach, devices, link, repair
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
@@ -24,6 +24,7 @@ from ovs_l2pop.core.table import (
     NetworkFact,
     UnicastFact,
 )
+from ovs_l2pop.core.wire import Message
 
 STEPS = 12 * SCALE
 NETS = [Net(number, 100 + number) for number in range(4)]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from feed_helpers import FLOODING, Message, Net, answer_to, drift, lines, send
+from feed_helpers import FLOODING, Net, answer_to, drift, lines, send
 from frame_helpers import BROADCAST, plain
 from linuxbridge_helpers import (
     SCALE,
@@ -20,6 +20,7 @@ from linuxbridge_helpers import (
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
 from l2pop_lab.topology.frames import decode
+from ovs_l2pop.core.wire import Message
 
 NET = Net(5000, 77)
 

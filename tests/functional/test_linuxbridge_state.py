@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import permutations
 
 import pytest
-from feed_helpers import FLOODING, Message, Net, Site, answer_to, drift, lines, send, wait_until
+from feed_helpers import FLOODING, Net, Site, answer_to, drift, lines, send, wait_until
 from linuxbridge_helpers import (
     PROTOCOL,
     Kernel,
@@ -33,6 +33,7 @@ from linuxbridge_helpers import (
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
 from ovs_l2pop.agent.client import ask
+from ovs_l2pop.core.wire import Message
 
 A, B, C = "10.200.0.11", "10.200.0.12", "10.200.0.13"
 MAC1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))

@@ -12,23 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from feed_helpers import (
-    FLOODING,
-    Message,
-    Net,
-    Site,
-    drift,
-    lines,
-    pairs_of,
-    send,
-    wait_healthy,
-    wait_until,
-)
+from feed_helpers import FLOODING, Net, Site, drift, lines, pairs_of, send, wait_healthy, wait_until
 from linuxbridge_helpers import Kernel, announce, attach, plug
 from switch_helpers import Switch
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
 from l2pop_lab.topology.place import run
+from ovs_l2pop.core.wire import Message
 
 MAC1, MAC2 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 A, B = "10.200.0.11", "10.200.0.12"

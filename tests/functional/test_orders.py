@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
-from feed_helpers import FLOODING, Message, Net, Pair, send, wait_until
+from feed_helpers import FLOODING, Net, Pair, send, wait_until
 from switch_helpers import (
     ARP_RESPONDER,
     FLOOD_TO_TUN,
@@ -21,6 +21,7 @@ from switch_helpers import (
 )
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
+from ovs_l2pop.core.wire import Message
 
 A, B, C = (f"10.200.0.{number}" for number in (11, 12, 13))
 NET = Net(1, 77)

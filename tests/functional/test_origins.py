@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from feed_helpers import FLOODING, Message, Net, Site, drift, pairs_of, send, wait_until
+from feed_helpers import FLOODING, Net, Site, drift, pairs_of, send, wait_until
 from frame_helpers import BROADCAST, arp, plain
 from switch_helpers import LEARNED, copies, flows
 
 from l2pop_lab.topology import AgentProcess, Host, Lab, Machine
+from ovs_l2pop.core.wire import Message
 
 MAC1, NEAR1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 8, 2, 3))
 KINDS = {"vxlan": (77, 5), "gre": (78, 6), "geneve": (79, 7)}

@@ -11,21 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from feed_helpers import (
-    FLOODING,
-    Message,
-    Net,
-    Site,
-    answer_to,
-    drift,
-    lines,
-    pairs_of,
-    send,
-    wait_until,
-)
+from feed_helpers import FLOODING, Net, Site, answer_to, drift, lines, pairs_of, send, wait_until
 from switch_helpers import OURS, UCAST_TO_TUN, FlowMonitor, Switch, flows, table
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
+from ovs_l2pop.core.wire import Message
 
 MAC1, MAC2 = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
 A, B = "10.200.0.11", "10.200.0.12"

@@ -8,8 +8,11 @@ from ovs_l2pop.core import wire
 from ovs_l2pop.core.messages import (
     FLOODING_IP,
     FLOODING_MAC,
+    AddEntries,
+    Change,
     Parser,
     Refusal,
+    RemoveEntries,
     Segment,
     Told,
     read,
@@ -121,3 +124,18 @@ def flood(table: ForwardingTable, network: str = N) -> tuple[str, ...]:
     """VTEPs that BUM traffic is copied to."""
     fact = facts(table).get((FLOOD, network, ""))
     return fact.vteps if fact is not None else ()  # type: ignore[union-attr]
+
+
+def take_in(entries: set[tuple[str, str, str]], changes: Iterable[Change]) -> None:
+    """Take changes in as a table does; flooding is an entry too. Nothing is told twice, or taken
+    back without having been told."""
+    for change in changes:
+        assert isinstance(change, AddEntries | RemoveEntries)
+        flooding = {(FLOODING_MAC, FLOODING_IP, change.vtep)} if change.flooding else set()
+        said = {*change.entries, *flooding}
+        if isinstance(change, AddEntries):
+            assert not said & entries, "told twice"
+            entries |= said
+        else:
+            assert said <= entries, "taken back without having been told"
+            entries -= said

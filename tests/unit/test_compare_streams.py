@@ -10,7 +10,6 @@ from l2pop_lab.compare.streams import (
     GRE,
     GREEN,
     QUICK,
-    Message,
     Sizes,
     bulk,
     bulk_networks,
@@ -24,6 +23,7 @@ from l2pop_lab.compare.streams import (
 )
 from ovs_l2pop.core.errors import L2popError
 from ovs_l2pop.core.messages import FLOODING_MAC, Parser
+from ovs_l2pop.core.wire import Message
 
 SIZES = Sizes(entries=3000, networks=7, vteps=30)
 

@@ -132,6 +132,7 @@ def test_what_came_before_this_host_was_cast_to_is_asked_for(host: Host, server:
 
 
 def test_update_moves_a_machine_and_an_older_one_does_not(host: Host, server: Server) -> None:
+    server.down = True  # updates speak alone: an answer of the empty server would take B away
     host.follower.use(ATTACHED)
     update = {"network_id": NET, "network_type": "vxlan", "segment_id": 1001}
     host.follower.updated({**update, "ports": [list(port("01", B, revision=8))]})

@@ -45,36 +45,36 @@ def settings(
 NOTHING_MISSING = Missing()
 
 
-def plan(
+def ways(
     settings: LinuxBridgeSettings, missing: Missing = NOTHING_MISSING, there: Underlay = UNDERLAY
 ) -> Ways:
     backend = LinuxBridgeBackend(settings, lambda: missing)
-    return backend._make_plan(settings.local_ip or "", there, missing)
+    return backend._make_ways(settings.local_ip or "", there, missing)
 
 
 def test_unicast_mode() -> None:
-    got = plan(settings())
+    got = ways(settings())
     assert (got.multicast, got.populate, got.responder) == (False, True, "on")
     assert (got.device, got.mtu) == ("eth1", 1450)
 
 
 def test_multicast_mode() -> None:
-    got = plan(settings(l2_population=False, ranges=GROUPS))
+    got = ways(settings(l2_population=False, ranges=GROUPS))
     assert (got.multicast, got.populate, got.responder) == (True, False, "off")
 
 
 def test_a_group_alone_is_no_multicast_mode() -> None:
     """Upstream's files have one by default."""
-    assert not plan(settings(ranges=GROUPS)).multicast
+    assert not ways(settings(ranges=GROUPS)).multicast
 
 
 def test_a_kernel_without_flooding_entries(caplog: pytest.LogCaptureFixture) -> None:
     lacking = Missing(unicast="several flooding entries (Operation not supported)")
-    got = plan(settings(ranges=GROUPS), lacking)
+    got = ways(settings(ranges=GROUPS), lacking)
     assert (got.multicast, got.populate) == (True, True)
     assert "multicast mode, because this kernel lacks several flooding entries" in caplog.text
     with pytest.raises(BackendError) as error:
-        plan(settings(), lacking)
+        ways(settings(), lacking)
     assert str(error.value) == (
         "unicast mode: this kernel lacks several flooding entries (Operation not supported);"
         " multicast mode: [vxlan] vxlan_group is not set"
@@ -83,18 +83,18 @@ def test_a_kernel_without_flooding_entries(caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_kernel_without_vxlan_or_multicast() -> None:
     with pytest.raises(BackendError, match="can't do VXLAN: it lacks devices of the kind vxlan"):
-        plan(settings(), Missing(tunnels="devices of the kind vxlan (Operation not supported)"))
+        ways(settings(), Missing(tunnels="devices of the kind vxlan (Operation not supported)"))
     with pytest.raises(BackendError, match="multicast mode: this kernel lacks groups"):
-        plan(settings(l2_population=False, ranges=GROUPS), Missing(multicast="groups (no)"))
+        ways(settings(l2_population=False, ranges=GROUPS), Missing(multicast="groups (no)"))
 
 
 def test_a_kernel_without_responder(caplog: pytest.LogCaptureFixture) -> None:
-    assert plan(settings(), Missing(responder="neigh_suppress")).responder == "off"
+    assert ways(settings(), Missing(responder="neigh_suppress")).responder == "off"
     assert "no ARP and ND responder: this kernel lacks neigh_suppress" in caplog.text
-    assert plan(settings(), Missing(announcements="clsact")).responder == "answers"
+    assert ways(settings(), Missing(announcements="clsact")).responder == "answers"
     assert "announcements don't leave this host" in caplog.text
     caplog.clear()
-    assert plan(settings(arp_responder=False), Missing(responder="x")).responder == "off"
+    assert ways(settings(arp_responder=False), Missing(responder="x")).responder == "off"
     assert caplog.text == ""
 
 
@@ -108,13 +108,13 @@ def test_a_kernel_without_responder(caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_mtu(local_ip: str, mtu: int, tunnel: int, nd: bool) -> None:
-    got = plan(settings(local_ip=local_ip), there=UNDERLAY._replace(mtu=mtu))
+    got = ways(settings(local_ip=local_ip), there=UNDERLAY._replace(mtu=mtu))
     assert (got.mtu, got.nd) == (tunnel, nd and module._IPV6.is_dir())
 
 
 def test_an_mtu_too_small() -> None:
     with pytest.raises(BackendError, match="MTU of eth1, 100, is too small for VXLAN \\(50 bytes"):
-        plan(settings(), there=UNDERLAY._replace(mtu=100))
+        ways(settings(), there=UNDERLAY._replace(mtu=100))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ovs_l2pop.backends.linuxbridge.plan import (
     intruders,
     is_deserted,
     is_strangers,
+    key,
     plan,
     replaces,
 )
@@ -300,3 +301,4 @@ def test_neighbours_of_ours_are_news(protocol: int) -> None:
 def test_neighbours_are_keyed_by_their_bridge() -> None:
     row = Neighbour(T, BR, b"\x08\x00\x01\x00" + bytes(4) + mac_attribute(MAC))
     assert plan([row], []).entries == [row]
+    assert key(row) == (BR, row.key)

@@ -23,7 +23,7 @@ from ovs_l2pop.core.table import (
     VtepFact,
 )
 
-PLAN = Ways(
+WAYS = Ways(
     local="192.0.2.1",
     device="eth1",
     mtu=1450,
@@ -54,8 +54,8 @@ TUNNEL = Tunnel(
 
 
 def renderer(**changes: Any) -> LinkRenderer:
-    plan = PLAN._replace(**changes)
-    return LinkRenderer(plan, lambda vni: f"239.0.{vni >> 8}.{vni & 255}", rows.BridgeNames().of)
+    ways = WAYS._replace(**changes)
+    return LinkRenderer(ways, lambda vni: f"239.0.{vni >> 8}.{vni & 255}", rows.BridgeNames().of)
 
 
 def test_a_network_and_its_vteps_are_one_device() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from builders import take_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,21 +33,7 @@ class Sink:
         self.entries: set[tuple[str, str, str]] = set()
 
     def take(self, changes: list[Change]) -> None:
-        for change in changes:
-            said = claims(change)
-            if isinstance(change, AddEntries):
-                assert not said & self.entries, "told twice"
-                self.entries |= said
-            else:
-                assert said <= self.entries, "taken back without having been told"
-                self.entries -= said
-
-
-def claims(change: Change) -> set[tuple[str, str, str]]:
-    """What a change says, the flooding entry among it."""
-    assert isinstance(change, AddEntries | RemoveEntries)
-    flooding = {(FLOODING_MAC, FLOODING_IP, change.vtep)} if change.flooding else set()
-    return {*change.entries, *flooding}
+        take_in(self.entries, changes)
 
 
 def expected(states: list[PortState]) -> set[tuple[str, str, str]]:

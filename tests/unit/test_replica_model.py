@@ -8,12 +8,12 @@ processes answer from pictures of different ages; updates are lost, repeated, re
 import os
 from typing import NamedTuple
 
+from builders import take_in
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from test_replica import claims
 
-from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, AddEntries, Change, Segment
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Change, Segment
 from ovs_l2pop.sync import protocol
 from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, PortState, Update
 from ovs_l2pop.sync.replica import Claim, Replica
@@ -190,14 +190,7 @@ class ReplicaModel(RuleBasedStateMachine):
         return Answer(age, (), (chunk,), None if until is None else (NET, until))
 
     def take(self, changes: list[Change]) -> None:
-        for change in changes:
-            said = claims(change)
-            if isinstance(change, AddEntries):
-                assert not said & self.table, "told twice"
-                self.table |= said
-            else:
-                assert said <= self.table, "taken back without having been told"
-                self.table -= said
+        take_in(self.table, changes)
 
     # -- what must hold ----------------------------------------------------------------------
 

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from l2pop_lab.compare import streams, traffic
+from l2pop_lab.compare import traffic
 from l2pop_lab.compare.results import Cell, Outcome
 from l2pop_lab.compare.sides import Side
 from l2pop_lab.compare.streams import BLUE
 from l2pop_lab.compare.traffic import Seen, watch
 from l2pop_lab.topology import Machine, craft
+from ovs_l2pop.core.wire import Pairs
 
 FOLLOWING = 3.0
 """Seconds in which frames must take a new way."""
@@ -36,7 +37,7 @@ def yes_if(condition: bool, seen: str) -> Cell:
 
 
 @contextmanager
-def announced_for_now(side: Side, ports: Mapping[str, streams.Pairs]) -> Iterator[None]:
+def announced_for_now(side: Side, ports: Mapping[str, Pairs]) -> Iterator[None]:
     """Announce machines in ``blue`` to all agents for the time of the block."""
     side.tell_all(BLUE.add(ports))
     try:

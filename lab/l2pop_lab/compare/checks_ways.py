@@ -17,6 +17,7 @@ from l2pop_lab.compare.streams import BLUE, GREEN
 from l2pop_lab.compare.traffic import watch
 from l2pop_lab.topology import craft
 from l2pop_lab.topology.frames import BROADCAST
+from ovs_l2pop.core import wire
 
 UNKNOWN_MAC = "fa:16:3e:00:00:99"
 GUEST_MAC, GUEST_IP = "fa:16:3e:00:00:77", "10.0.0.77"
@@ -109,9 +110,8 @@ def changed_address(places: Places) -> Cell:
     one = side.machine(1)
     mac, old, new, vtep = "fa:16:3e:00:00:7a", "10.0.0.70", "10.0.0.71", side.hosts[1].vtep
     with announced_for_now(side, {vtep: [(mac, old)]}):
-        change = {"before": [(mac, old)], "after": [(mac, new)]}
-        update = {"chg_ip": {BLUE.network_id: {vtep: change}}}
-        side.tell_all({"method": "update_fdb_entries", "fdb_entries": update})
+        change = wire.changed_ip(BLUE.network_id, vtep, [(mac, old)], [(mac, new)])
+        side.tell_all(wire.update(change))
         to_old = watch(side, one, traffic.question(one, old))
         to_new = watch(side, one, traffic.question(one, new))
         side.tell_all(BLUE.remove({vtep: [(mac, new)]}))

@@ -18,9 +18,10 @@ from l2pop_lab.compare.steps import (
     processes,
 )
 from l2pop_lab.compare.streams import Sizes
+from ovs_l2pop.core.wire import FLOODING, Message
 
 
-def _write(side: Side, messages: Sequence[streams.Message]) -> float:
+def _write(side: Side, messages: Sequence[Message]) -> float:
     """Hand messages to the agent of h1; the seconds until all is written."""
     data = streams.encode(messages)
     begin = time.perf_counter()
@@ -162,7 +163,7 @@ def change_step(sizes: Sizes, key: str, title: str, there: int) -> Step:
         messages = list(streams.changes(sizes, first, count))
         network = streams.bulk_networks(sizes)[0]
         if not there:
-            flooding = network.add({sizes.bulk_vteps[0]: [streams.FLOODING]})
+            flooding = network.add({sizes.bulk_vteps[0]: [FLOODING]})
             side.tell(host, network.attach(), flooding)
         times = [1000 * _write(side, [message]) for message in messages]
         side.tell(host, *(m | {"method": "remove_fdb_entries"} for m in messages))

@@ -10,7 +10,6 @@ from l2pop_lab.compare.dataplanes import Dataplane
 from l2pop_lab.compare.streams import (
     BLUE,
     GREEN,
-    Message,
     Network,
     announced,
     encode,
@@ -20,6 +19,7 @@ from l2pop_lab.compare.streams import (
 from l2pop_lab.topology import AgentProcess, Capture, Host, Lab, LabError, Machine
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.core.errors import L2popError
+from ovs_l2pop.core.wire import Message
 
 OPTIONS: Mapping[str, Mapping[str, object]] = {
     "ovs_l2pop": {"tunnel_types": "vxlan,gre,geneve", "drift_interval": 60},

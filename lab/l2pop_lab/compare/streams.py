@@ -8,15 +8,12 @@ is nothing but their addresses.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from ovs_l2pop.core import wire
 from ovs_l2pop.core.errors import L2popError
-from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC
+from ovs_l2pop.core.messages import Segment
+from ovs_l2pop.core.wire import FLOODING, Message, Pairs
 
-Message = dict[str, Any]
-Pairs = Sequence[Sequence[str]]
-
-FLOODING = (FLOODING_MAC, FLOODING_IP)
 MOST = {"entries": 200_000, "networks": 1000, "vteps": 240, "repeat": 100}
 """The largest sizes; VTEPs are addresses of the underlay's subnet."""
 
@@ -96,29 +93,19 @@ class Network:
 
     def attach(self) -> Message:
         """The host has the network from now on."""
-        return {
-            "method": "attach_network",
-            "network_id": self.network_id,
-            "network_type": self.kind,
-            "segment_id": self.number,
-            "local_vlan": self.local_vlan,
-        }
+        return wire.attach(self.network_id, Segment(self.kind, self.number), self.local_vlan)
 
     def detach(self) -> Message:
         """The host has it no longer."""
-        return {"method": "detach_network", "network_id": self.network_id}
+        return wire.detach(self.network_id)
 
     def add(self, ports: Mapping[str, Pairs]) -> Message:
         """Machines, and flooding entries, by VTEP."""
-        return self._entries("add_fdb_entries", ports)
+        return wire.add(self.network_id, Segment(self.kind, self.number), ports)
 
     def remove(self, ports: Mapping[str, Pairs]) -> Message:
         """The opposite of :meth:`add`."""
-        return self._entries("remove_fdb_entries", ports)
-
-    def _entries(self, method: str, ports: Mapping[str, Pairs]) -> Message:
-        body = {"network_type": self.kind, "segment_id": self.number, "ports": dict(ports)}
-        return {"method": method, "fdb_entries": {self.network_id: body}}
+        return wire.remove(self.network_id, Segment(self.kind, self.number), ports)
 
 
 BLUE = Network("blue", 101, 1)

@@ -8,12 +8,11 @@ those hosts keep it in mind and build nothing.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from l2pop_lab.demo.layout import Layout, Member, Network
-from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC
-
-Message = dict[str, Any]
+from ovs_l2pop.core import wire
+from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Segment
+from ovs_l2pop.core.wire import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +60,11 @@ def flooding_only(layout: Layout, vteps: dict[int, str]) -> list[Delivery]:
 
 
 def _attach(network: Network, member: Member) -> Message:
-    return {
-        "method": "attach_network",
-        "network_id": network.network_id,
-        "network_type": "vxlan",
-        "segment_id": network.vni,
-        "local_vlan": member.local_vlan,
-    }
+    return wire.attach(network.network_id, Segment("vxlan", network.vni), member.local_vlan)
 
 
 def _add(network: Network, ports: dict[str, list[list[str]]]) -> Message:
-    body = {"network_type": "vxlan", "segment_id": network.vni, "ports": ports}
-    return {"method": "add_fdb_entries", "fdb_entries": {network.network_id: body}}
+    return wire.add(network.network_id, Segment("vxlan", network.vni), ports)
 
 
 def _pairs(member: Member) -> list[list[str]]:

@@ -66,7 +66,7 @@ _LOCAL_GROUPS = ip_network("224.0.0.0/24")
 
 
 class LinuxBridgeBackend:
-    """See :class:`ovs_l2pop.backends.Backend`.
+    """See :class:`ovs_l2pop.core.backend.Backend`.
 
     :param missing: tells what the kernel lacks.
     """
@@ -82,7 +82,7 @@ class LinuxBridgeBackend:
         self._news: News | None = None
         self._filter: Filter | None = None
         self._underlay: Underlay | None = None
-        self._plan: Ways | None = None
+        self._ways: Ways | None = None
         self._renderer: LinkRenderer | None = None
         self._bridges = BridgeNames()
         #: Odd sysctls at the last look for them, and when to look again.
@@ -121,21 +121,21 @@ class LinuxBridgeBackend:
             return
         self._underlay = underlay.find(netlink, self._settings.local_ip)
         self._missing = self._missing._replace(guard=unfiltered)
-        plan = self._make_plan(self._settings.local_ip, self._underlay, self._missing)
-        if plan != self._plan:
+        ways = self._make_ways(self._settings.local_ip, self._underlay, self._missing)
+        if ways != self._ways:
             LOG.info(
                 "%s mode, ARP and ND responder %s, MTU %d over %s",
-                "multicast" if plan.multicast else "unicast",
-                plan.responder,
-                plan.mtu,
+                "multicast" if ways.multicast else "unicast",
+                ways.responder,
+                ways.mtu,
                 self._underlay.leaves_by,
             )
-        self._plan = plan
+        self._ways = ways
         known = links.listed(netlink)
         for link in known.values():
             if link.owner and (bridge := known.get(link.master) if link.vxlan else link):
                 self._bridges.learn(link.owner, bridge.name)
-        self._renderer = LinkRenderer(plan, self._settings.group, self._bridges.of)
+        self._renderer = LinkRenderer(ways, self._settings.group, self._bridges.of)
 
     def close(self) -> None:
         self._disconnect()
@@ -169,7 +169,7 @@ class LinuxBridgeBackend:
         return None
 
     def base(self) -> tuple[Row, ...]:
-        return (Guard(self._plan.port),) if self._plan and self._plan.guarded else ()
+        return (Guard(self._ways.port),) if self._ways and self._ways.guarded else ()
 
     def unused(self) -> frozenset[str]:
         assert self._renderer is not None
@@ -192,7 +192,7 @@ class LinuxBridgeBackend:
         netlink, there = self._open(), self._underlay
         limit = f"{there.leaves_by} takes {there.mtu}, outer headers " if there else ""
         limit += str(self._settings.overhead)
-        write = Write(netlink, self._plan, limit, self._failed, self._filter)
+        write = Write(netlink, self._ways, limit, self._failed, self._filter)
         assert self._news is not None
         with self._news.ignored():
             for batch in batches:
@@ -315,7 +315,7 @@ class LinuxBridgeBackend:
             raise BackendError("not connected")
         return self._netlink
 
-    def _make_plan(self, local: str, there: Underlay, missing: Missing) -> Ways:
+    def _make_ways(self, local: str, there: Underlay, missing: Missing) -> Ways:
         settings = self._settings
         multicast = self._multicast(missing)
         responder = "off"

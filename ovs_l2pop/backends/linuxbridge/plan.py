@@ -76,16 +76,19 @@ def plan(add: Iterable[Row], remove: Iterable[Row]) -> Plan:
     removing.sort(remove)
     stay = {row.name for row in adding.tunnels}
     groups = {row.name: row.group for row in removing.tunnels}
-    late = [row for row in adding.tunnels if not row.group and groups.get(row.name)]
+    tunnels, late = [], []
+    for row in adding.tunnels:
+        if not row.group and (group := groups.get(row.name)):
+            late.append(row)
+            row = row._replace(group=group)
+        tunnels.append(row)
     new = {key(row): row for row in adding.entries} if removing.entries else {}
     return Plan(
         guards=(adding.guards, removing.guards),
         gone=[*(row for row in removing.tunnels if row.name not in stay), *removing.bridges],
         kept={row.bridge for row in adding.tunnels},
         leaving=removing.tunnels,
-        tunnels=[
-            row._replace(group=groups[row.name]) if row in late else row for row in adding.tunnels
-        ],
+        tunnels=tunnels,
         entries=adding.entries,
         replaced={key(row): row for row in removing.entries} if adding.entries else {},
         late=late,

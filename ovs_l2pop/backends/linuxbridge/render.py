@@ -54,14 +54,14 @@ class LinkRenderer:
     """
 
     def __init__(
-        self, plan: Ways, group: Callable[[int], str | None], bridge: Callable[[str], str]
+        self, ways: Ways, group: Callable[[int], str | None], bridge: Callable[[str], str]
     ) -> None:
-        self._plan = plan
+        self._ways = ways
         self._group = group
         self._own_bridge = bridge
-        self._populate = plan.populate
-        self._answers = plan.responder != "off"
-        self._here = vtep_attribute("::" if ":" in plan.local else "0.0.0.0")
+        self._populate = ways.populate
+        self._answers = ways.responder != "off"
+        self._here = vtep_attribute("::" if ":" in ways.local else "0.0.0.0")
         #: Kinds of facts that have no rows.
         self.unused = frozenset(
             kind
@@ -86,12 +86,12 @@ class LinkRenderer:
             addresses = mac_attribute(fact.mac) + vtep_attribute(fact.vtep)
             return (Unicast(self._tunnel, addresses, True),)
         if isinstance(fact, NeighbourFact):
-            if not self._answers or (":" in fact.ip and not self._plan.nd):
+            if not self._answers or (":" in fact.ip and not self._ways.nd):
                 return ()
             addresses = address_attribute(fact.ip) + mac_attribute(fact.mac)
             return (Neighbour(self._tunnel, self._bridge, addresses),)
         if isinstance(fact, FloodFact):
-            return () if self._plan.multicast else (Flood(self._tunnel, fact.vteps),)
+            return () if self._ways.multicast else (Flood(self._tunnel, fact.vteps),)
         if isinstance(fact, LocalFact):
             if not self._populate:
                 return ()
@@ -101,7 +101,7 @@ class LinkRenderer:
         found: list[LinuxRow] = [device]
         if device.group:
             found.append(Flood(device.name, (device.group,)))
-        if self._plan.guarded:
+        if self._ways.guarded:
             if isinstance(fact, VtepFact):
                 found.append(Member(device.vni, fact.vtep))
             elif isinstance(fact, NetworkFact) and fact.closed:
@@ -109,19 +109,19 @@ class LinkRenderer:
         return tuple(found)
 
     def _device(self, attachment: Attachment) -> Tunnel:
-        plan = self._plan
+        ways = self._ways
         vni = attachment.segment.segment_id
         return Tunnel(
             name=self._tunnel,
             vni=vni,
             network_id=attachment.network_id,
             bridge=self._bridge,
-            local=plan.local,
-            group=(self._group(vni) or "") if plan.multicast else "",
-            device=plan.device,
-            port=plan.port,
-            ttl=plan.ttl,
-            tos=plan.tos,
-            mtu=plan.mtu,
-            responder=plan.responder,
+            local=ways.local,
+            group=(self._group(vni) or "") if ways.multicast else "",
+            device=ways.device,
+            port=ways.port,
+            ttl=ways.ttl,
+            tos=ways.tos,
+            mtu=ways.mtu,
+            responder=ways.responder,
         )

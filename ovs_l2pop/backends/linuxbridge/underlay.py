@@ -45,8 +45,9 @@ def find(netlink: Netlink, local: str) -> Underlay:
 
     :raises BackendError: no device has the address.
     """
-    canonical = str(ip_address(local))
-    devices = (found.device for found in addresses(netlink) if found.text == canonical)
+    address = ip_address(local)
+    of_family = addresses(netlink, _AF_INET if address.version == 4 else _AF_INET6)
+    devices = (found.device for found in of_family if found.text == str(address))
     index = next(devices, None)
     link = None if index is None else links.by_index(netlink, index)
     if link is None:

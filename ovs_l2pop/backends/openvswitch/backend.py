@@ -48,7 +48,7 @@ _GROUP_TYPES = {number: name for name, number in GROUP_TYPES.items()}
 
 
 class OpenvswitchBackend:
-    """See :class:`ovs_l2pop.backends.Backend`."""
+    """See :class:`ovs_l2pop.core.backend.Backend`."""
 
     def __init__(
         self, settings: OpenvswitchSettings, transport: Callable[[], Transport] | None = None

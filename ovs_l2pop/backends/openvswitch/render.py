@@ -155,19 +155,12 @@ class FlowRenderer:
         self._numbers = numbers
         self._options = options
         self._shared = "shared" in conditions
-        held: dict[bool, dict[str, list[FlowTemplate]]] = {
-            wide: {
-                fact: [
-                    template
-                    for template in stamps.pipeline.of(fact)
-                    if template.holds({*conditions, *(("wide",) if wide else ())})
-                ]
-                for fact in FACTS
-            }
-            for wide in (False, True)
-        }
-        self._templates = held[False]
-        self._floods = {wide: templates["flood"] for wide, templates in held.items()}
+
+        def held(fact: str, *more: str) -> list[FlowTemplate]:
+            return [t for t in stamps.pipeline.of(fact) if t.holds({*conditions, *more})]
+
+        self._templates = {fact: held(fact) for fact in FACTS}
+        self._floods = {False: self._templates["flood"], True: held("flood", "wide")}
         #: Kinds of facts that have no rows.
         self.unused = frozenset(
             kind for kind in (table.UNICAST, table.NEIGHBOUR) if not self._templates[kind]

@@ -7,9 +7,14 @@ What happens to a port goes through these, top to bottom::
     publisher.py   who must know, in which language
     queries.py     where ports are, who has a network (SQL)
     agents.py      what an agent's report says of its host (pure)
-    memory.py      which hosts this process has brought into which networks (pure)
-    upstream.py    upstream's messages (pure); ours are in ovs_l2pop.sync.protocol
+    memory.py      which hosts this process has brought into which networks
+    segments.py    as far as a tunnel reaches (pure)
+    roster.py      hosts whose agent's row is gone though the agent lives
+    liveness.py    hosts whose agent is dead
+    states.py      places of ports as states of our protocol (pure)
+    upstream.py    upstream's tables, as messages of bounded size (pure)
     notifier.py    RPC to agents
     sync.py        RPC from agents of ours
     wiring.py      what Neutron tells the driver `l2population` only
+    options.py     the driver's options
 """
