@@ -400,3 +400,36 @@ def test_a_damaged_file(world: World, damage: Callable[[bytes], bytes]) -> None:
     assert running.stop().lost == 0
     assert world.installed() == before
     copy.unlink()
+
+
+# -- another configuration -----------------------------------------------------------------------
+
+
+@pytest.mark.expected_warnings(r"receive tunnel port not found")
+def test_what_another_local_ip_takes_outlives_a_file_written_anew(world: World) -> None:
+    before = world.installed()
+    world.agent.stop()
+    file = world.state / "table.jsonl"
+    far, pairs = "2001:db8::9", [["fa:16:3f:00:01:00", "10.1.1.0"]]
+    with file.open("a") as appended:
+        appended.write(json.dumps(NET.add({far: pairs})) + "\n")
+    agent = world.start()
+    unused = Net(3, 79)  # of no network of this host: nothing of it is written but on disk
+    many = {
+        A: [
+            [f"fa:16:3e:01:{n // 256:02x}:{n % 256:02x}", f"10.9.{n // 256}.{n % 256}"]
+            for n in range(9999)
+        ]
+    }
+    sizes = [file.stat().st_size]
+    while len(sizes) < 30 and sizes == sorted(sizes):  # it grows until it is bloated
+        sizes.append(file.stat().st_size)
+        send(agent, unused.add(many), unused.remove(many))
+    assert sizes != sorted(sizes), "written anew"
+    agent.stop()
+    agent = world.start(local_ip="2001:db8::1")
+    entries = json.loads(agent.cli("show", "entries", "-f", "json").stdout)
+    assert [entry["vtep"] for entry in entries] == [far]
+    agent.stop()
+    wait_healthy(world.start(), 15)
+    assert world.installed() == before

@@ -299,6 +299,11 @@ def test_a_server_that_does_not_tell_own_ports_says_nothing_of_them() -> None:
     assert sink.entries == expected([other])
 
 
+def test_a_network_that_got_another_segment_has_another_digest() -> None:
+    segments = [Segment("vxlan", 1001), Segment("vxlan", 1002), Segment("gre", 1001)]
+    assert len({protocol.digest(segment, 5) for segment in segments}) == 3
+
+
 def test_the_order_of_ports_does_not_change_the_digest() -> None:
     ports = [PortState(key, 1, "10.0.0.1") for key in KEYS]
     sums = {sum(p.content() for p in order) for order in itertools.permutations(ports)}

@@ -52,6 +52,27 @@ def test_what_is_appended_survives(directory: Path) -> None:
     assert reopened(directory) == [{"a": 1}, {"b": "ä"}, [2]]
 
 
+def test_what_is_kept_is_on_disk_before_anything_is_acknowledged(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []  # what the file had whenever it was forced to the disk
+    sync = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        sync(fd)
+        synced.append(Path(f"/proc/self/fd/{fd}").read_bytes())
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    store = Store(directory)
+    store.append([b"1"])
+    assert synced[-1] == b"1\n"
+    store.rewrite([{"a": 1}])
+    assert synced[-1] == HEAD + b'{"a":1}\n'
+    store.append([b"2"])
+    assert synced[-1] == content(directory)
+    store.close()
+
+
 def test_what_is_appended_survives_a_kill(directory: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path;"
