@@ -1,16 +1,17 @@
 """``ovs-l2pop compare``."""
 
 import argparse
+import io
 import json
 import os
 import shlex
-import shutil
 import sys
 import time
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from tqdm import tqdm
 
 from ovs_l2pop.cli.base import Command
 from ovs_l2pop.core.errors import L2popError
@@ -90,51 +91,51 @@ class Compare(Command):
 
 
 class Progress:
-    """Lines on stderr; on a terminal one line that changes."""
+    """On a terminal a bar; else a line for each step."""
 
     SILENCE = 5.0
     """Seconds after which also a part of a step is worth a line."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        self._in_place = stream is not None and stream.isatty()
-        self._begin = time.monotonic()
+        in_place = stream is not None and stream.isatty()
+        self._stream = None if in_place else stream
+        self._bar = tqdm(
+            file=stream if in_place else io.StringIO(),
+            disable=not in_place,
+            bar_format="{elapsed}  {n_fmt} of {total_fmt}  {desc}",
+            dynamic_ncols=True,
+            leave=False,
+        )
+        self._begin = self._shown = time.monotonic()
         self._count = self._number = 0
         self._what = ""
-        self._shown = self._begin
 
     def total(self, count: int) -> None:
-        self._count = count
+        self._bar.total = self._count = count
 
     def start(self, what: str) -> None:
         self._number += 1
         self._what = what
+        self._bar.update()
         self._show("")
 
     def detail(self, text: str) -> None:
-        if self._in_place or time.monotonic() - self._shown > self.SILENCE:
-            self._show(f": {text}")
+        self._show(f": {text}", self.SILENCE)
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stream is not None and self._in_place:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+        self._bar.close()
 
-    def _show(self, more: str) -> None:
-        if self._stream is None:
-            return
-        self._shown = time.monotonic()
-        seconds = self._shown - self._begin
-        line = f"{seconds:6.1f} s  {self._number:2} of {self._count}  {self._what}{more}"
-        if self._in_place:
-            width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r{line[:width]}\x1b[K")
-        else:
-            self._stream.write(f"{line}\n")
-        self._stream.flush()
+    def _show(self, more: str, silence: float = 0.0) -> None:
+        self._bar.set_description_str(f"{self._what}{more}")
+        now = time.monotonic()
+        if self._stream is not None and now - self._shown >= silence:
+            self._shown = now
+            step = f"{self._number:2} of {self._count}"
+            self._stream.write(f"{now - self._begin:6.1f} s  {step}  {self._what}{more}\n")
+            self._stream.flush()
 
 
 def _sizes(parsed_args: argparse.Namespace) -> "Sizes":
@@ -162,13 +163,8 @@ def _write_report(target: Path, results: "Results") -> None:
 def _require_report(target: Path) -> None:
     """Fail before anything is measured.
 
-    :raises L2popError: if the report's libraries aren't there, or the file can't be written.
+    :raises L2popError: the file can't be written.
     """
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise L2popError(
-            f"--report needs {' and '.join(missing)}: pip install 'ovs-l2pop[compare]'"
-        )
     if target.is_dir():
         raise L2popError(f"--report {target}: is a directory")
     if not os.access(target if target.exists() else target.parent, os.W_OK):

@@ -16,7 +16,6 @@ from ovs_l2pop.core.errors import L2popError
 
 FEWEST_HOSTS, MOST_HOSTS = 2, 20
 OPEN_VSWITCH, LINUX_BRIDGE = "Open vSwitch", "Linux bridge"
-SUBNETS = {4: "10.0.0.0/24", 6: "fd00::/64"}
 
 
 @dataclass(frozen=True, slots=True)

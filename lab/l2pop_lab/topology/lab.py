@@ -31,7 +31,7 @@ from typing import Literal, Self
 
 from l2pop_lab.errors import LabError
 from l2pop_lab.topology import manifest, namespaces
-from l2pop_lab.topology.capture import Capture, Direction
+from l2pop_lab.topology.capture import Capture
 from l2pop_lab.topology.host import UNDERLAY_DEVICE, Host
 from l2pop_lab.topology.linuxhost import LinuxBridgeHost
 from l2pop_lab.topology.ovs import SCHEMA
@@ -107,11 +107,6 @@ class Lab(Running):
             raise
         return self
 
-    def add_host(self) -> Host:
-        """Bring one more host up."""
-        self._start_hosts([len(self.hosts) + 1])
-        return self.hosts[-1]
-
     def add_place(self, name: str) -> Place:
         """Make one more namespace with a directory, for what is neither a host nor a machine."""
         place = Place(name, f"{self.prefix}-{name}", self.directory / name, self._running)
@@ -133,10 +128,6 @@ class Lab(Running):
         underlay's bridge makes of a broadcast don't count.
         """
         return Capture(self.underlay, [host.name for host in self.hosts], "in")
-
-    def capture_arrivals(self, host: Host, direction: Direction = "out") -> Capture:
-        """Collect the frames that the underlay hands to *host*."""
-        return Capture(self.underlay, [host.name], direction)
 
     def stop(self) -> None:
         """End all processes, delete all namespaces and files; safe to repeat."""

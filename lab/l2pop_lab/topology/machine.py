@@ -4,7 +4,6 @@ import ipaddress
 import json
 import re
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,28 +79,6 @@ class Machine(Place):
             nodad = " nodad" if interface.version == 6 and not dad else ""
             lines.append(f"address add {interface.with_prefixlen} dev {DEVICE}{nodad}")
         namespaces.ip_batch(lines, self.namespace)
-
-    def wait_addresses(self, timeout: float = 5.0) -> None:
-        """Wait until duplicate address detection is over.
-
-        :raises LabError: if it isn't after *timeout* seconds or has found a duplicate.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            flags = [
-                flag
-                for link in json.loads(self.exec("ip", "-j", "-6", "address", "show", DEVICE))
-                for address in link.get("addr_info", [])
-                for flag in ("tentative", "dadfailed")
-                if address.get(flag)
-            ]
-            if "dadfailed" in flags:
-                raise LabError(f"{self.name} found its address in use")
-            if not flags:
-                return
-            if time.monotonic() > deadline:
-                raise LabError(f"{self.name} still has a tentative address after {timeout:g} s")
-            time.sleep(0.05)
 
     def capture(self, direction: Direction = "in") -> Capture:
         """Collect the frames that the machine receives ("in"), sends ("out") or "both"."""
