@@ -99,6 +99,13 @@ fuzz: venv  ## fuzz what reads messages and switches' answers (FUZZ_SECONDS=60 f
 	    $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -verbosity=0
 	done
 
+.PHONY: mutants
+mutants: venv  ## change what decides, bit by bit, and list what no unit test notices (half an hour)
+	@$(quietly)
+	quietly $(BIN)/python -m pip install -e '.[mutants]'
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 .PHONY: bench
 bench: need-root venv  ## measurements (root; AGAINST=<commit>: beside that version, in one run)
 	@$(quietly)
