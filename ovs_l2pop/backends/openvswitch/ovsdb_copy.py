@@ -1,16 +1,10 @@
 """The copy of the database that the library keeps, read as ports and bridges."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-with warnings.catch_warnings():
-    # See ovsdb.py.
-    warnings.simplefilter("ignore")
-    from ovs.db.idl import Idl
-    from ovsdbapp.backend.ovs_idl import idlutils
-
 from ovs_l2pop.backends.openvswitch import columns
+from ovs_l2pop.backends.openvswitch.ovsdb_library import Idl, idlutils
 from ovs_l2pop.backends.openvswitch.rows import TUNNEL_PATCH, Bridges, Oddities, TunnelPort
 from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 
