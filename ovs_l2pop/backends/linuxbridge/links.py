@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -109,14 +110,14 @@ def by_name(netlink: "Netlink", name: str) -> Link | None:
     """The device of this name."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + text(_NAME, name) + u32(_EXT_MASK, _SKIP_STATISTICS)
     found = netlink.get(Message(_GETLINK, 0, body))
-    return None if found is None else _link(found)
+    return None if found is None else _known(found)
 
 
 def by_index(netlink: "Netlink", index: int) -> Link | None:
     """The device of this index."""
     body = _IFINFO.pack(0, 0, index, 0, 0) + u32(_EXT_MASK, _SKIP_STATISTICS)
     found = netlink.get(Message(_GETLINK, 0, body))
-    return None if found is None else _link(found)
+    return None if found is None else _known(found)
 
 
 def ports(netlink: "Netlink", bridge: int) -> Iterator[Link]:
@@ -310,6 +311,11 @@ def _link(body: bytes) -> Link:
         bits=bridge.get(settings.BRIDGE_BITS, b""),
         vxlan=_vxlan(attributes(data)) if data else None,
     )
+
+
+#: Of single devices, which are asked for with every change and nearly always tell the same bytes:
+#: to read them takes 0.2 ms.
+_known = lru_cache(256)(_link)
 
 
 def _vxlan(found: dict[int, bytes]) -> Vxlan:
