@@ -8,7 +8,7 @@ from typing import Any
 from oslo_config import cfg
 
 from ovs_l2pop.core.errors import ConfigError
-from ovs_l2pop.core.messages import MAX_SEGMENT_ID, vtep_problem
+from ovs_l2pop.core.messages import MAX_SEGMENT_ID, UNKNOWN, vtep_problem
 from ovs_l2pop.core.table import Limits
 from ovs_l2pop.paths import CONTROL_SOCKET, STATE_PATH
 
@@ -53,6 +53,39 @@ KNOWN_VTEPS_ONLY = cfg.BoolOpt(
     " it; as long as none is announced there, all are let in. Neutron's own agents know no other"
     " way for a VTEP that is announced nowhere: there is no tunnel to it. False lets in every VTEP"
     " that has the network's VNI, as for machines of a cloud without L2 population.",
+)
+
+#: The extension's too.
+UNKNOWN_OPTS = [
+    cfg.StrOpt(
+        f"unknown_{what}",
+        default="flood",
+        choices=UNKNOWN,
+        help=f"What becomes of {frames} that nobody has announced: flood copies it to every VTEP of"
+        f" the network, drop to none (RFC 9161 section 3.6). {more} What a network says for itself"
+        " when it is attached comes first.",
+    )
+    for what, frames, more in (
+        (
+            "unicast",
+            "a frame to a MAC address",
+            "What the switch has learned is known to it.",
+        ),
+        (
+            "neighbour",
+            "an ARP request or neighbour solicitation for an address",
+            "Probes and announcements go to all in any case.",
+        ),
+    )
+]
+
+#: The extension's too.
+HOLD_MOVING = cfg.BoolOpt(
+    "hold_moving_addresses",
+    default=False,
+    help="An address that moved between VTEPs five times within 180 s is a duplicate (RFC 7432"
+    " section 15.1): it stays where it was before the fifth move until it has been quiet for 180 s."
+    " False: it is told, and the newest claim wins.",
 )
 
 #: The extension's too.
@@ -151,6 +184,8 @@ L2POP_OPTS = [
     ),
     DRIFT_INTERVAL,
     KNOWN_VTEPS_ONLY,
+    *UNKNOWN_OPTS,
+    HOLD_MOVING,
     ORPHAN_TIME,
     *LIMITS,
 ]

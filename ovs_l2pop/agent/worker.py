@@ -77,6 +77,7 @@ class Worker:
         may not be whole; 0: they go at once.
     :param addresses: tells the addresses of this host.
     :param limits: how much the table takes.
+    :param holds: as of :class:`.core.table.ForwardingTable`.
     :param speaker: tells who speaks for networks besides messages; None: nobody does.
     :param housekeeping: called in the worker, about once a second.
     """
@@ -91,11 +92,12 @@ class Worker:
         orphan_time: float = 600.0,
         addresses: Callable[[], Collection[str]] = tuple,
         limits: Limits | None = None,
+        holds: bool = False,
         speaker: Callable[[], Speaker | None] = lambda: None,
         housekeeping: Callable[[], None] = lambda: None,
     ) -> None:
         self.local_ip = local_ip
-        self.table = ForwardingTable(local_ip, limits)
+        self.table = ForwardingTable(local_ip, limits, holds=holds)
         self.reconciler = Reconciler(self.table, backend)
         self.watch = Watch(drift_interval)
         self._speaker = speaker
@@ -296,7 +298,8 @@ class Worker:
     def _tend(self) -> None:
         """What nobody tells of: this host's addresses, the file, and who has said enough."""
         now = time.monotonic()
-        if self._find_addresses():
+        self._hold()
+        if self._find_addresses() or self.table.dirty:
             self._dataplane.log(self._follow())
         try:
             self._housekeeping()
@@ -316,6 +319,10 @@ class Worker:
             self._orphans_until = now + self._orphan_time
         elif now >= self._orphans_until:
             self._end_orphans()
+
+    def _hold(self) -> None:
+        for flap in self.table.hold():
+            LOG.warning("two claim one address: %s", flap)
 
     def _find_addresses(self) -> bool:
         """Take over what this host's addresses are; whether they are others than before."""
@@ -375,14 +382,13 @@ class Worker:
             for job in batch:
                 for told in job.told:
                     kept.extend(self._apply_all(told, job.outcome.refusals))
+            self._hold()
             self._keep(kept)
             written.extend(self._follow())
             changes = (change for job in batch for told in job.told for change in told.changes)
             speaker = self._speaker()
             if speaker and any(isinstance(change, Attachment | Detach) for change in changes):
                 speaker.networks_changed()
-            for flap in self.table.flaps.news():
-                LOG.warning("two claim one address: %s", flap)
 
         self._guarded(take_in)
         self._jobs.done(batch)

@@ -73,6 +73,7 @@ class RunAgent(Command):
             orphan_time=options.orphan_time,
             addresses=HostAddresses(),
             limits=config.limits(options),
+            holds=options.hold_moving_addresses,
             speaker=lambda: listener,
             housekeeping=lambda: control.keep_place(),
         )

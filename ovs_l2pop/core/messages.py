@@ -11,6 +11,16 @@ working::
         {"chg_ip": {"<network uuid>": {"<vtep ip>": {"before": [["<mac>", "<ip>"], …],
                                                      "after": [["<mac>", "<ip>"], …]}}}}
 
+What the owner of an address is, beyond being there, stands beside ``ports`` (and beside ``before``
+and ``after``)::
+
+    "properties": [["<mac>", "<ip>", {"router": true, "override": false, "sticky": true}], …]
+
+``router`` and ``override`` are the flags that a neighbour advertisement has for it (RFC 4861 §4.4,
+RFC 9047 §2), false and true where nothing is said; what is ``sticky`` stays where it is, whoever
+else claims it (RFC 7432 §15.2). It is ours too, and optional: a message without it changes no
+property of what it names.
+
 An integer ``revision`` beside ``ports``, and beside ``before`` and ``after``, is ours: upstream's
 agents take no notice of it. It orders what is told of an entry: :mod:`ovs_l2pop.core.revisions`.
 
@@ -18,6 +28,9 @@ Two more tell which networks this host has, for where no Neutron agent does::
 
     attach_network {"network_id": …, "network_type": "vxlan", "segment_id": 1001, "local_vlan": 5}
     detach_network {"network_id": …}
+
+The first may also say what becomes of frames to whom the table doesn't know: ``"unknown_unicast"``
+and ``"unknown_neighbour"``, ``"flood"`` or ``"drop"``; else the agent's options of that name do.
 
 Nothing that arrives raises: what is wrong becomes a :class:`Refusal` that names the offender, and
 what is good beside it becomes a change.
@@ -46,6 +59,10 @@ MAX_SEGMENT_ID = {"vxlan": 2**24 - 1, "gre": 2**32 - 1, "geneve": 2**24 - 1}
 MAX_LOCAL_VLAN = 4094
 
 
+#: What may become of frames to whom the table doesn't know.
+UNKNOWN = ("flood", "drop")
+
+
 class Segment(NamedTuple):
     """How a network's frames are marked on the underlay."""
 
@@ -65,6 +82,10 @@ class Attachment(NamedTuple):
         int | None
     )  #: VLAN id of the network on the integration bridge; None on Linux bridge
     bridge: str | None = None  #: Linux bridge to use instead of the one named after the network
+    #: What becomes of frames to a MAC, and of questions for an address, that the table doesn't
+    #: know: of :data:`UNKNOWN`; None: as the agent's options say.
+    unknown_unicast: str | None = None
+    unknown_neighbour: str | None = None
 
 
 class Entry(NamedTuple):
@@ -73,6 +94,18 @@ class Entry(NamedTuple):
     mac: str
     ip: str
     vtep: str
+
+
+class Properties(NamedTuple):
+    """What the owner of an address is, beyond being there."""
+
+    router: bool = False  #: the R flag of advertisements (RFC 4861 §4.4)
+    override: bool = True  #: the O flag: not for anycast addresses and proxies (§7.2.4, §7.2.7)
+    sticky: bool = False  #: stays where it is, whoever else claims it (RFC 7432 §15.2)
+
+
+#: Properties by (MAC, IP).
+Owners = Mapping[tuple[str, str], Properties]
 
 
 class AddEntries(NamedTuple):
@@ -84,6 +117,8 @@ class AddEntries(NamedTuple):
     entries: list[Entry]
     flooding: bool
     revision: int | None = None  #: orders words about one entry, where the sender numbers them
+    #: Of those of the entries of which something is said; None: of none.
+    properties: Owners | None = None
 
 
 class RemoveEntries(NamedTuple):
@@ -384,9 +419,10 @@ class Parser:
             except InvalidError as error:
                 self._refuse(where, error)
                 continue
+            owners = self._owners(body, where)
             for vtep, pairs, place in self._vteps(body.get("ports"), f"{where} ports"):
                 entries, flooding = self._pairs(pairs, vtep, place)
-                change = AddEntries(network_id, segment, vtep, entries, flooding, revision)
+                change = AddEntries(network_id, segment, vtep, entries, flooding, revision, owners)
                 self._changes.append(change)
 
     def _remove(self, message: dict[str, Any]) -> None:
@@ -428,7 +464,8 @@ class Parser:
         # What comes goes in first: a VTEP that loses its last entry is forgotten, and with it the
         # segment that it announced, which this message doesn't tell again.
         if after:
-            self._changes.append(AddEntries(network_id, None, vtep, after, False, revision))
+            owners = self._owners(lists, where)
+            self._changes.append(AddEntries(network_id, None, vtep, after, False, revision, owners))
         kept = set(after)
         if gone := [entry for entry in before if entry not in kept]:
             self._changes.append(RemoveEntries(network_id, vtep, gone, False, revision))
@@ -441,7 +478,14 @@ class Parser:
         if bridge is not None and not (isinstance(bridge, str) and _DEVICE_NAME(bridge)):
             raise InvalidError(bridge, "not the name of a bridge")
         network_id = _uuid(message.get("network_id"))
-        self._changes.append(Attachment(network_id, _segment(message), local_vlan, bridge))
+        unknown = []
+        for name in ("unknown_unicast", "unknown_neighbour"):
+            value = message.get(name)
+            if value not in (None, *UNKNOWN):
+                raise InvalidError(value, f"{name} must be one of {', '.join(UNKNOWN)}")
+            unknown.append(value)
+        segment = _segment(message)
+        self._changes.append(Attachment(network_id, segment, local_vlan, bridge, *unknown))
 
     def _detach(self, message: dict[str, Any]) -> None:
         self._changes.append(Detach(_uuid(message.get("network_id"))))
@@ -475,6 +519,28 @@ class Parser:
                 self._refuse(f"{where}, VTEP", error)
             else:
                 yield vtep, body, f"{where}, VTEP {vtep}"
+
+    def _owners(self, body: Mapping[str, Any], where: str) -> Owners | None:
+        """``properties``; mostly there are none."""
+        if (listed := body.get("properties")) is None:
+            return None
+        owners: dict[tuple[str, str], Properties] = {}
+        if not isinstance(listed, list):
+            self._refuse(where, InvalidError(listed, "properties must be a list"))
+            listed = []
+        for index, item in enumerate(listed):
+            try:
+                if not isinstance(item, (list, tuple)) or len(item) < 3:
+                    raise InvalidError(item, "must be [MAC, IP, properties]")
+                told = _mapping(item[2], "properties of an address")
+                known = {name: told[name] for name in Properties._fields if name in told}
+                for name, value in known.items():
+                    if not isinstance(value, bool):
+                        raise InvalidError(value, f"{name} must be true or false")
+                owners[_mac(item[0]), _ip(item[1])] = Properties(**known)
+            except InvalidError as error:
+                self._refuse(f"{where} properties [{index}]", error)
+        return owners or None
 
     def _pairs(self, pairs: object, vtep: str, where: str) -> tuple[list[Entry], bool]:
         entries: list[Entry] = []

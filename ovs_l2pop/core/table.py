@@ -7,8 +7,9 @@ the entry of the new one.
 
 Two VTEPs may claim one MAC (a migration whose remove has not come yet), two MACs one IP (an address
 given to a new machine). The newest claim wins and the others wait; when the winner is removed the
-newest of those left takes over. What is resolved this way is a *fact*, the only thing that
-backends see.
+newest of those left takes over. Only a claim that is sticky doesn't give way, and where that is
+asked for, an address that two claim in turn is held where it was (RFC 7432 §15). What is resolved
+this way is a *fact*, the only thing that backends see.
 """
 
 import itertools
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
-from ovs_l2pop.core.flaps import Flaps
+from ovs_l2pop.core.flaps import Flap, Flaps
 from ovs_l2pop.core.messages import (
     FLOODING_IP,
     FLOODING_MAC,
@@ -27,6 +28,8 @@ from ovs_l2pop.core.messages import (
     Change,
     Detach,
     Entry,
+    Owners,
+    Properties,
     Refusal,
     RemoveEntries,
     Segment,
@@ -79,11 +82,31 @@ class NeighbourFact(NamedTuple):
     attachment: Attachment
     ip: str
     mac: str
+    #: Flags of advertisements: :class:`.messages.Properties`.
+    router: bool = False
+    override: bool = True
 
 
-Fact = NetworkFact | VtepFact | FloodFact | UnicastFact | LocalFact | NeighbourFact
+class LocalNeighbourFact(NamedTuple):
+    """Who has this IP is at this host: it answers for itself, and nobody elsewhere needs to be
+    asked."""
 
-#: Kinds of facts. Where a machine is here, what is of kind ``UNICAST`` is a :class:`LocalFact`.
+    attachment: Attachment
+    ip: str
+
+
+Fact = (
+    NetworkFact
+    | VtepFact
+    | FloodFact
+    | UnicastFact
+    | LocalFact
+    | NeighbourFact
+    | LocalNeighbourFact
+)
+
+#: Kinds of facts. Where a machine is here, what is of kind ``UNICAST`` is a :class:`LocalFact`, and
+#: of kind ``NEIGHBOUR`` a :class:`LocalNeighbourFact`.
 NETWORK, VTEP, FLOOD, UNICAST, NEIGHBOUR = "network", "vtep", "flood", "unicast", "neighbour"
 
 #: Names a fact, also while it does not hold: its kind, the network's id, and the VTEP, MAC or IP
@@ -111,7 +134,7 @@ _Claims = Entry | dict[Entry, None]
 class _KnownNetwork:
     """What is known of one network. Dicts of entries are in the order of claims, newest last."""
 
-    __slots__ = ("attachment", "entries", "ips", "macs", "vteps")
+    __slots__ = ("attachment", "entries", "held", "ips", "macs", "properties", "vteps")
 
     def __init__(self) -> None:
         self.attachment: Attachment | None = None
@@ -119,21 +142,35 @@ class _KnownNetwork:
         self.macs: dict[str, _Claims] = {}
         self.ips: dict[str, _Claims] = {}
         self.vteps: dict[str, _Vtep] = {}
+        #: Of entries of which something is to be told.
+        self.properties: dict[Entry, Properties] = {}
+        #: MAC or IP that two claim in turn → the VTEP where it stays until that ends.
+        self.held: dict[str, str] = {}
 
     def reaches(self, vtep: str, attachment: Attachment) -> bool:
         """Whether this VTEP is known, in the segment that this host is attached to."""
         known = self.vteps.get(vtep)
         return known is not None and (known.segment is None or known.segment == attachment.segment)
 
-    def winner(self, claims: _Claims | None, attachment: Attachment) -> Entry | None:
-        """The newest claim of a VTEP that can be reached."""
+    def winner(self, claims: _Claims | None, address: str, attachment: Attachment) -> Entry | None:
+        """The newest claim of an address by a VTEP that can be reached; before that the one that is
+        sticky, or held."""
         if isinstance(claims, Entry):
             segment = self.vteps[claims.vtep].segment
             return claims if segment is None or segment == attachment.segment else None
-        for entry in reversed(claims or ()):
-            if self.reaches(entry.vtep, attachment):
+        reached = [entry for entry in claims or () if self.reaches(entry.vtep, attachment)]
+        if not reached:
+            return None
+        for entry in reached if self.properties else ():
+            if entry in self.properties and self.properties[entry].sticky:
                 return entry
-        return None
+        held = self.held.get(address)
+        return next((e for e in reversed(reached) if e.vtep == held), reached[-1])
+
+    def owners(self, entries: Iterable[Entry]) -> Owners | None:
+        """The properties of those of which something is to be told."""
+        known = self.properties
+        return {e[:2]: known[e] for e in entries if e in known} or None if known else None
 
     def newest(self, entry: Entry) -> bool:
         """Whether nobody has claimed the entry's MAC or IP after it."""
@@ -196,9 +233,12 @@ class ForwardingTable:
     that over and :meth:`facts` tells what holds now.
 
     :param local_ip: this host's VTEP.
+    :param holds: an address that two claim in turn stays where it was; else the newest claim wins
+        in any case.
     """
 
-    def __init__(self, local_ip: str, limits: Limits | None = None) -> None:
+    def __init__(self, local_ip: str, limits: Limits | None = None, *, holds: bool = False) -> None:
+        self._holds_moving = holds
         self.local_ip = local_ip
         self.flaps = Flaps()
         self._limits = limits or Limits()
@@ -212,6 +252,8 @@ class ForwardingTable:
         #: Which network holds a local VLAN or a segment.
         self._holders: dict[int | Segment, str] = {}
         self._dirty: dict[Key, None] = {}
+        #: (network, address) that are held.
+        self._held: set[tuple[str, str]] = set()
 
     def apply(self, change: Change) -> Refusal | None:
         """Take one change; what it can't hold is refused and leaves it as it was."""
@@ -291,6 +333,11 @@ class ForwardingTable:
             if not changed.isdisjoint(network.vteps):
                 self._touch(network_id)
 
+    @property
+    def dirty(self) -> bool:
+        """Whether some fact may differ from what it was at the last :meth:`take_dirty`."""
+        return bool(self._dirty)
+
     def take_dirty(self) -> dict[Key, None]:
         """Keys whose fact may differ from what it was at the last call, each once."""
         dirty, self._dirty = self._dirty, {}
@@ -315,7 +362,7 @@ class ForwardingTable:
             if network is None or attachment is None:
                 pass
             elif kind == UNICAST:
-                entry = network.winner(network.macs.get(address), attachment)
+                entry = network.winner(network.macs.get(address), address, attachment)
                 if entry is not None:
                     mac, _, vtep = entry
                     here = vtep in own
@@ -323,12 +370,45 @@ class ForwardingTable:
                         LocalFact(attachment, mac) if here else UnicastFact(attachment, mac, vtep)
                     )
             elif kind == NEIGHBOUR:
-                entry = network.winner(network.ips.get(address), attachment)
-                if entry is not None and entry.vtep not in own:
-                    fact = NeighbourFact(attachment, entry.ip, entry.mac)
+                entry = network.winner(network.ips.get(address), address, attachment)
+                if entry is None:
+                    pass
+                elif entry.vtep in own:
+                    fact = LocalNeighbourFact(attachment, address)
+                elif entry in network.properties:
+                    router, override, _ = network.properties[entry]
+                    fact = NeighbourFact(attachment, address, entry.mac, router, override)
+                else:
+                    fact = NeighbourFact(attachment, address, entry.mac)
             else:
                 fact = self._network_fact(key, network, attachment)
             yield key, fact
+
+    def hold(self) -> list[Flap]:
+        """Addresses that two claim in turn stay where they were, until they have been quiet, if
+        that is asked for.
+
+        :returns: those that began to move too often since the last call.
+        """
+        began = self.flaps.news()
+        if not self._holds_moving:
+            return began
+        held = {(flap.network_id, flap.address) for flap in self.flaps.current()}
+        for flap in began:
+            if (network := self._networks.get(flap.network_id)) is not None:
+                network.held[flap.address] = flap.old
+                self._dirty_address(flap.network_id, flap.address)
+                self._held.add((flap.network_id, flap.address))
+        for network_id, address in self._held - held:
+            if (network := self._networks.get(network_id)) is not None:
+                network.held.pop(address, None)
+                self._dirty_address(network_id, address)
+        self._held &= held
+        return began
+
+    def _dirty_address(self, network_id: str, address: str) -> None:
+        kind = UNICAST if _is_mac(address) else NEIGHBOUR
+        self._dirty[kind, network_id, address] = None
 
     def machine(self, local_vlan: int, mac: str) -> Fact | None:
         """What holds of a MAC in a local VLAN: where it is, if it was announced."""
@@ -395,8 +475,8 @@ class ForwardingTable:
             elif entry.vtep in self.own:
                 state = "local"
             elif entry in (
-                network.winner(network.macs[entry.mac], attachment),
-                network.winner(network.ips[entry.ip], attachment),
+                network.winner(network.macs[entry.mac], entry.mac, attachment),
+                network.winner(network.ips[entry.ip], entry.ip, attachment),
             ):
                 state = "active"
             else:
@@ -419,7 +499,9 @@ class ForwardingTable:
             for vtep, entries in _runs(network.entries):
                 segment = network.vteps[vtep].segment
                 for revision, some in self._by_revision(network_id, entries):
-                    yield to_message(AddEntries(network_id, segment, vtep, some, False, revision))
+                    owners = network.owners(some)
+                    change = AddEntries(network_id, segment, vtep, some, False, revision, owners)
+                    yield to_message(change)
         gone = self._revisions.messages(lambda *claim: not self._holds(*claim))
         yield from map(to_message, gone)
 
@@ -459,7 +541,7 @@ class ForwardingTable:
         self._dirty.update(dict.fromkeys(self._keys(network_id)))
 
     def _add(self, change: AddEntries) -> None:
-        network_id, segment, vtep, entries, flooding, revision = change
+        network_id, segment, vtep, entries, flooding, revision, owners = change
         if not entries and not flooding:
             return
         network = self._networks.setdefault(network_id, _KnownNetwork())
@@ -496,6 +578,17 @@ class ForwardingTable:
             dirty[UNICAST, network_id, mac] = None
             dirty[NEIGHBOUR, network_id, ip] = None
         self._count += len(all_entries) - before
+        if not owners:
+            return
+        for entry in entries:
+            if (owner := owners.get(entry[:2])) is None:
+                continue
+            if owner == Properties():
+                network.properties.pop(entry, None)
+            else:
+                network.properties[entry] = owner
+            dirty[UNICAST, network_id, entry.mac] = None
+            dirty[NEIGHBOUR, network_id, entry.ip] = None
 
     def _number(self, change: AddEntries | RemoveEntries) -> None:
         """Remember the revision of what is applied."""
@@ -539,6 +632,7 @@ class ForwardingTable:
                 self.flaps.left(network_id, entry.mac, vtep, entry.mac)
                 self.flaps.left(network_id, entry.ip, vtep, entry.mac)
             del network.entries[entry]
+            network.properties.pop(entry, None)
             self._count -= 1
             known.entries -= 1
             _release(network.macs, entry.mac, entry)
@@ -559,7 +653,7 @@ class ForwardingTable:
         self._dirty[(NETWORK, network_id, "")] = None
 
     def _attach(self, attachment: Attachment) -> Refusal | None:
-        network_id, segment, local_vlan, _ = attachment
+        network_id, segment, local_vlan, *_ = attachment
         claimed: list[int | Segment] = [segment] if local_vlan is None else [local_vlan, segment]
         for claim in claimed:
             if (holder := self._holders.get(claim, network_id)) != network_id:
@@ -597,6 +691,10 @@ class ForwardingTable:
         network = self._networks[network_id]
         if network.attachment is None and not network.vteps:
             del self._networks[network_id]
+
+
+def _is_mac(address: str) -> bool:
+    return len(address) == 17 and address.count(":") == 5
 
 
 def _flooding(vtep: str) -> Entry:

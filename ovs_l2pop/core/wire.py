@@ -13,6 +13,7 @@ from ovs_l2pop.core.messages import (
     Attachment,
     Change,
     Detach,
+    Owners,
     RemoveEntries,
     Segment,
 )
@@ -25,13 +26,19 @@ FLOODING = (FLOODING_MAC, FLOODING_IP)
 
 
 def entries(
-    network_id: str, ports: Ports, segment: Segment | None = None, revision: int | None = None
+    network_id: str,
+    ports: Ports,
+    segment: Segment | None = None,
+    revision: int | None = None,
+    owners: Owners | None = None,
 ) -> Message:
     """``fdb_entries`` of :func:`add` and :func:`remove`."""
     body: Message = {} if segment is None else segment._asdict()
     body["ports"] = dict(ports)
     if revision is not None:
         body["revision"] = revision
+    if owners:
+        body["properties"] = _listed(owners)
     return {network_id: body}
 
 
@@ -41,17 +48,23 @@ def changed_ip(
     before: Pairs | None = None,
     after: Pairs | None = None,
     revision: int | None = None,
+    owners: Owners | None = None,
 ) -> Message:
     """``fdb_entries`` of :func:`update`. A list that is None is left out."""
-    change = {"before": before, "after": after, "revision": revision}
+    listed = _listed(owners) if owners else None
+    change = {"before": before, "after": after, "revision": revision, "properties": listed}
     given = {name: value for name, value in change.items() if value is not None}
     return {"chg_ip": {network_id: {vtep: given}}}
 
 
 def add(
-    network_id: str, segment: Segment | None, ports: Ports, revision: int | None = None
+    network_id: str,
+    segment: Segment | None,
+    ports: Ports,
+    revision: int | None = None,
+    owners: Owners | None = None,
 ) -> Message:
-    return _fdb("add", entries(network_id, ports, segment, revision))
+    return _fdb("add", entries(network_id, ports, segment, revision, owners))
 
 
 def remove(
@@ -66,10 +79,21 @@ def update(fdb_entries: Message) -> Message:
 
 
 def attach(
-    network_id: str, segment: Segment, local_vlan: int | None, bridge: str | None = None
+    network_id: str,
+    segment: Segment,
+    local_vlan: int | None,
+    bridge: str | None = None,
+    unknown_unicast: str | None = None,
+    unknown_neighbour: str | None = None,
 ) -> Message:
     message = {"method": "attach_network", "network_id": network_id, **segment._asdict()}
-    return message | {"local_vlan": local_vlan} | ({"bridge": bridge} if bridge else {})
+    optional = {
+        "bridge": bridge,
+        "unknown_unicast": unknown_unicast,
+        "unknown_neighbour": unknown_neighbour,
+    }
+    given = {name: value for name, value in optional.items() if value}
+    return message | {"local_vlan": local_vlan} | given
 
 
 def detach(network_id: str) -> Message:
@@ -91,8 +115,13 @@ def to_message(change: Change) -> Message:
         return remove(change.network_id, None, ports, revision)
     if change.segment is None:
         where = change.network_id, change.vtep
-        return update(changed_ip(*where, after=pairs, revision=revision))
-    return add(change.network_id, change.segment, ports, revision)
+        owners = change.properties
+        return update(changed_ip(*where, after=pairs, revision=revision, owners=owners))
+    return add(change.network_id, change.segment, ports, revision, change.properties)
+
+
+def _listed(owners: Owners) -> list[Any]:
+    return [[mac, ip, owner._asdict()] for (mac, ip), owner in owners.items()]
 
 
 def _fdb(verb: str, body: Message) -> Message:

@@ -24,6 +24,7 @@ from ovs_l2pop.core.table import (
     Fact,
     ForwardingTable,
     Key,
+    NeighbourFact,
     UnicastFact,
 )
 from ovs_l2pop.core.wire import Message
@@ -114,9 +115,9 @@ def neighbours(table: ForwardingTable, network: str = N) -> dict[str, str]:
     """IP → MAC."""
     found = facts(table)
     return {
-        key[2]: fact.mac  # type: ignore[union-attr]
+        key[2]: fact.mac
         for key, fact in found.items()
-        if key[:2] == (NEIGHBOUR, network)
+        if key[:2] == (NEIGHBOUR, network) and isinstance(fact, NeighbourFact)
     }
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.worker import Worker
+from ovs_l2pop.core import revisions
 from ovs_l2pop.core.flaps import MOVES, PERIOD, Flaps
 from ovs_l2pop.core.messages import FLOODING_IP, FLOODING_MAC, Entry, Parser, Refusal
 from ovs_l2pop.core.table import ForwardingTable, Limits
@@ -210,3 +211,16 @@ def test_entries_beyond_the_limit() -> None:
     assert entries(table) == {flooding(A), at(A)}
     tell(table, remove(N, A, [MAC1, IP1]))
     assert tell(table, add(N, A, [MAC2, IP2])) == []
+
+
+def test_what_is_gone_is_remembered_for_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is forgotten, with the newest number of its address unless somebody claims it."""
+    monkeypatch.setattr(revisions, "_MAX_GONE", 2)
+    known = revisions.Revisions()
+    entries = [Entry(f"fa:16:3e:00:00:0{n}", f"10.0.0.{n}", "192.0.2.2") for n in range(4)]
+    for entry in entries:
+        known.added("net", entry, 5)
+    for entry in entries[:3]:
+        known.removed("net", entry, 6)
+    stale = [known.newer("net", entry, 4, adding=True) is not None for entry in entries]
+    assert stale == [False, True, True, True]

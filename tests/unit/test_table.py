@@ -47,6 +47,7 @@ from ovs_l2pop.core.table import (
     FloodFact,
     ForwardingTable,
     LocalFact,
+    LocalNeighbourFact,
     NeighbourFact,
     NetworkFact,
     UnicastFact,
@@ -387,8 +388,11 @@ class Model:
             yield (UNICAST, network, mac), fact
         by_ip = {ip: (mac, vtep) for _, mac, ip, vtep in claims}
         for ip, (mac, vtep) in by_ip.items():
-            if vtep not in self.own:
-                yield (NEIGHBOUR, network, ip), NeighbourFact(attachment, ip, mac)
+            at = (NEIGHBOUR, network, ip)
+            if vtep in self.own:
+                yield at, LocalNeighbourFact(attachment, ip)
+            else:
+                yield at, NeighbourFact(attachment, ip, mac)
 
 
 a_network = st.sampled_from(NETWORKS)
