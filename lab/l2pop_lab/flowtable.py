@@ -3,7 +3,7 @@
 It evaluates what the pipeline uses of OpenFlow 1.3 and Open vSwitch's extensions: masked matches,
 conjunctive matches, goto, resubmit, groups, push and pop of a VLAN, set-field, moves between fields
 and registers, ``learn``. A frame is its fields, under the OpenFlow library's names; so far what
-flows need: Ethernet, one VLAN and what is behind it, ARP, IPv6, neighbour discovery.
+flows need: Ethernet, two VLAN tags and what is behind them, ARP, IPv6, neighbour discovery.
 """
 
 import struct
@@ -19,6 +19,9 @@ IN_PORT = 0xFFFFFFF8  # OFPP_IN_PORT
 PRESENT = 0x1000  # OFPVID_PRESENT
 _ALL = 0  # OFPGT_ALL
 _MAX_DEPTH = 64  # of resubmits and groups
+
+_INNER = "vlan_inner"  # the tag below the one that is matched
+_ZERO = ("vlan_vid", "conj_id")
 
 Fields = dict[str, int]  #: name → value; addresses as numbers
 
@@ -42,17 +45,19 @@ def frame(data: bytes, **more: Any) -> Fields:
     """
     fields: Fields = {name: number(value) for name, value in more.items()}
     fields["eth_dst"], fields["eth_src"] = number(data[:6]), number(data[6:12])
+    fields["size"] = len(data)
     kind, rest = number(data[12:14]), data[14:]
-    if kind == 0x8100:
-        fields["vlan_vid"] = PRESENT | (number(rest[:2]) & 0xFFF)
-        kind, rest = number(rest[2:4]), rest[4:]
+    for name in ("vlan_vid", _INNER):
+        if kind in (0x8100, 0x88A8):
+            fields[name] = PRESENT | (number(rest[:2]) & 0xFFF)
+            kind, rest = number(rest[2:4]), rest[4:]
     fields["eth_type"] = kind
     if kind == 0x0806 and len(rest) >= 28:
         names = ("arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa")
         values = struct.unpack_from("!6xH6s4s6s4s", rest)
         fields |= {name: number(value) for name, value in zip(names, values, strict=True)}
     elif kind == 0x86DD and len(rest) >= 40:
-        fields |= {"ip_proto": rest[6], "hop_limit": rest[7]}
+        fields |= {"ip_proto": rest[6], "nw_ttl": rest[7]}
         fields |= {"ipv6_src": number(rest[8:24]), "ipv6_dst": number(rest[24:40])}
         if rest[6] == 58 and len(rest) >= 42:
             fields |= {"icmpv6_type": rest[40], "icmpv6_code": rest[41]}
@@ -61,9 +66,9 @@ def frame(data: bytes, **more: Any) -> Fields:
                 fields |= dict.fromkeys(("ipv6_nd_sll", "ipv6_nd_tll"), 0)
                 at = 64
                 while at + 8 <= len(rest) and rest[at + 1]:
-                    name = {1: "ipv6_nd_sll", 2: "ipv6_nd_tll"}.get(rest[at])
-                    if name and rest[at + 1] == 1:
-                        fields[name] = number(rest[at + 2 : at + 8])
+                    option = {1: "ipv6_nd_sll", 2: "ipv6_nd_tll"}.get(rest[at])
+                    if option and rest[at + 1] == 1:
+                        fields[option] = number(rest[at + 2 : at + 8])
                     at += 8 * rest[at + 1]
     return fields
 
@@ -78,9 +83,7 @@ class Flow:
 
     def holds(self, fields: Fields) -> bool:
         for name, (value, mask) in self.match.items():
-            found = fields.get(
-                name, 0 if name in ("vlan_vid", "conj_id") or name[:3] == "reg" else None
-            )
+            found = fields.get(name, 0 if name in _ZERO or name[:3] == "reg" else None)
             if found is None or (found != value if mask is None else found & mask != value & mask):
                 return False
         return True
@@ -175,13 +178,15 @@ class FlowTable:
                     port = fields["in_port"] if action.port == IN_PORT else action.port
                     way.outputs.append((port, dict(fields)))
             case "OFPActionPushVlan":
-                fields["vlan_vid"] = PRESENT
+                fields[_INNER], fields["vlan_vid"] = fields.get("vlan_vid", 0), PRESENT
             case "OFPActionPopVlan":
-                fields["vlan_vid"] = 0
+                fields["vlan_vid"] = fields.pop(_INNER, 0)
             case "OFPActionSetField":
                 fields[action.key] = number(action.value)
             case "NXActionRegMove":
-                fields[_named(action.dst_field)] = fields.get(_named(action.src_field), 0)
+                _move(fields, action)
+            case "NXActionCheckPacketLarger":
+                fields[action.dst_field] = int(fields["size"] > action.size) << action.bit
             case "NXActionResubmitTable":
                 self._table(action.table_id, fields, way, depth + 1)
             case "OFPActionGroup":
@@ -190,7 +195,7 @@ class FlowTable:
                     clone = dict(fields)
                     for inner in bucket.actions:
                         self._act(inner, clone, way, depth + 1)
-            case "NXActionLearn":
+            case "NXActionLearn" | "NXActionLearn2":
                 self._add(_learned(self._parser, action, fields))
             case name:
                 raise NotImplementedError(name)
@@ -230,6 +235,15 @@ _NXM = {"vlan_tci": "vlan_vid", "nd_target": "ipv6_nd_target", "nd_tll": "ipv6_n
 def _named(name: str) -> str:
     name = name.removesuffix("_nxm")
     return _NXM.get(name, name)
+
+
+def _move(fields: Fields, action: Any) -> None:
+    """The lowest bits of one field into another. A 64-bit register is kept beside the two that it
+    is made of: no flow of ours reads both."""
+    mask = (1 << action.n_bits) - 1
+    source, target = _named(action.src_field), _named(action.dst_field)
+    left = fields.get(target, 0) & ~mask
+    fields[target] = left | fields.get(source, 0) >> action.src_ofs & mask
 
 
 def _learned(parser: Any, action: Any, fields: Fields) -> Flow:

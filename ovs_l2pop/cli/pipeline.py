@@ -104,7 +104,7 @@ def _action(name: str, arguments: Any) -> str:
     short = name.removeprefix("OFPAction").removeprefix("NXAction")
     if short == "RegMove":
         return f"move({arguments['src_field']}->{arguments['dst_field']})"
-    if short == "Learn":
+    if short in ("Learn", "Learn2"):
         return f"learn({arguments['table_id']})"
     shown = ",".join(f"{k}={_text(v)}" for k, v in arguments.items() if k != "max_len")
     return f"{short[0].lower()}{short[1:]}" + (f"({shown})" if shown else "")

@@ -208,14 +208,14 @@ def test_arp_reply_byte_by_byte(site: Site, vm1: Machine, tha: str, tail: bytes)
     assert underlay.frames == []
 
 
-def test_arp_reply_goes_to_the_sender_of_the_frame(vm1: Machine) -> None:
-    # A proxy asks for somebody behind it: frame and message name different askers.
+def test_arp_reply_goes_to_who_asks_in_the_packet(vm1: Machine) -> None:
+    # A proxy asks for somebody behind it: frame and message name different askers (RFC 826).
     body = arp_body(1, "fa:16:3e:00:00:aa", "10.0.0.77", NO_MAC, "10.0.0.3")
     reply_body = arp_body(2, MAC3, "10.0.0.3", "fa:16:3e:00:00:aa", "10.0.0.77")
     with vm1.capture() as back:
         vm1.send(ethernet(BROADCAST, MAC1, 0x0806, body))
         back.wait_for(lambda data: True)
-    assert back.data == [ethernet(MAC1, MAC3, 0x0806, reply_body)]
+    assert back.data == [ethernet("fa:16:3e:00:00:aa", MAC3, 0x0806, reply_body)]
 
 
 def test_priority_tag_is_no_part_of_the_answer(site: Site, vm1: Machine) -> None:

@@ -158,8 +158,10 @@ def test_the_own_vtep_gets_no_tunnel(host: Host) -> None:
     agent = host.start_agent()
     send(agent, NET.attach(5), NET.add({host.vtep: [FLOODING, [MAC1, "10.0.0.1"]]}))
     assert ports(host) == {"patch-int"}
-    (here,) = (flow for flow in flows(host, OURS) if MAC1 in flow or "arp_tpa=10" in flow)
-    assert f"dl_src={MAC1} actions=drop" in here
+    of_it = [flow for flow in flows(host, OURS) if MAC1 in flow or "arp_tpa=10" in flow]
+    assert sum(f"dl_src={MAC1} actions=drop" in flow for flow in of_it) == 1
+    assert sum("actions=set_field:00:00:00:00:00:00->eth_dst" in flow for flow in of_it) == 1
+    assert len(of_it) == 2, "it comes by no tunnel, and nobody elsewhere is asked for it"
 
 
 def test_hundreds_come_and_go(host: Host) -> None:

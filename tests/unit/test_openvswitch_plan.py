@@ -21,7 +21,7 @@ OTHER = Attachment("other", Segment("vxlan", 78), 5)  # in the same local VLAN
 PIPELINE = pipeline.load(resources.flows())
 CODEC = Codec(PIPELINE)
 STAMPS = Stamps(PIPELINE, CODEC)
-LEARNED = PIPELINE.learned.id
+LEARNED = PIPELINE.learned[0].id
 RENDERER = FlowRenderer(STAMPS, PortNumbers(), {"vxlan": ()}, {"arp_responder"})
 
 
@@ -68,9 +68,11 @@ def test_a_port_that_changes_is_not_deleted() -> None:
 def test_with_a_network_goes_what_was_learned_in_its_local_vlan(comes: bool) -> None:
     network = rendered(NetworkFact(NET))
     plan = planner().plan(network, [], 0.0) if comes else planner().plan([], network, 0.0)
-    (body,) = learned_deletes(plan)
-    assert body.endswith(CODEC.learned_match((0x1005).to_bytes(2, "big")))
-    assert (body[16], out_port(body)) == (LEARNED, 0xFFFFFFFF)
+    bodies = learned_deletes(plan)
+    assert [body[16] for body in bodies] == [table.id for table in PIPELINE.learned]
+    for body in bodies:
+        assert body.endswith(CODEC.learned_match((0x1005).to_bytes(2, "big")))
+        assert out_port(body) == 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("fact", [UnicastFact(NET, MAC, A), LocalFact(NET, MAC)])
@@ -192,3 +194,16 @@ def test_wiring_comes_alone() -> None:
 def test_flags_are_cleared() -> None:
     flags = PortFlags("br-tun", "vxlan-1", 1000, b"", 1)
     assert planner().plan([], [flags], 0.0).flags == [flags]
+
+
+def test_what_stayed_of_a_large_flood_goes_when_there_is_one_again() -> None:
+    """Its rows are written anew, so none of those that stayed may be deleted behind them."""
+    planner_ = planner()
+    wide = rendered(FloodFact(NET, vteps(FLOOD_SHARD_SIZE + 1)))
+    narrow = rendered(FloodFact(NET, vteps(2)))
+    planner_.plan(wide, [], 0.0)
+    planner_.plan(narrow, wide, 10.0)
+    other = rendered(FloodFact(NET, vteps(FLOOD_SHARD_SIZE + 2)))
+    planner_.plan(other, narrow, 10.1)
+    assert not [row for row in planner_.lingering.rows() if isinstance(row, bytes)]
+    assert not [kind for kind, _ in planner_.sweep(99.0) if kind == rows.FLOW_MOD]

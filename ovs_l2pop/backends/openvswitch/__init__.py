@@ -5,6 +5,7 @@ Pure::
     options.py        the options, checked, as settings
     rows.py           rows, and how they travel in OpenFlow messages
     pipeline.py       flows/*.yaml as values, checked
+    dialect.py        what Open vSwitch speaks and the OpenFlow libraries don't
     codec.py          the OpenFlow library: values to bytes and back
     stamps.py         templates compiled once, stamped per row
     render.py         facts to rows

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ovs_l2pop.backends.openvswitch import dialect
 from ovs_l2pop.backends.openvswitch.pipeline import Bucket, FlowTemplate, GroupTemplate, Pipeline
 from ovs_l2pop.backends.openvswitch.rows import flow_key
 from ovs_l2pop.core.errors import ConfigError, PipelineError
@@ -37,7 +38,7 @@ class Codec:
             raise ConfigError(f"openflow_library {library} can't be imported: {error}") from error
         self._pipeline = pipeline
         self._group_ids = pipeline.group_ids
-        _teach_nd_fields(self.ofproto, fields, types)
+        dialect.teach(self.ofproto, self.parser, fields, types)
 
     # -- to bytes --------------------------------------------------------------------------
 
@@ -167,11 +168,13 @@ class Codec:
                 return f"resubmit:{self._pipeline.table_name(action.table_id)}"
             case "RegMove":
                 return f"move:{action.src_field}->{action.dst_field}"
+            case "CheckPacketLarger":
+                return f"check_larger:{action.size}->{action.dst_field}[{action.bit}]"
             case "Conjunction":
                 return f"conjunction:{action.id},{action.clause + 1}/{action.n_clauses}"
             case "Group":
                 return f"group:{action.group_id:#x}"
-            case "Learn":
+            case "Learn" | "Learn2":
                 return f"learn:{self._pipeline.table_name(action.table_id)}"
         return name
 
@@ -220,19 +223,3 @@ def _checked(length: int) -> int:
     if length < 8:
         raise ValueError(f"a length of {length}")
     return length
-
-
-def _teach_nd_fields(ofproto: Any, fields: Any, types: Any) -> None:
-    """Two fields of Open vSwitch that the libraries lack.
-
-    ``ovs-fields(7)``: ERICOXM_OF_ICMPV6_ND_RESERVED (class 0x1000, field 1, 32 bits) and
-    ERICOXM_OF_ICMPV6_ND_OPTIONS_TYPE (field 2, 8 bits), since Open vSwitch 2.11.
-    """
-    if any(known.name == "nd_reserved" for known in ofproto.oxm_types):
-        return
-    ericsson = type("EricssonExtended", (fields._OxmClass,), {"_class": 0x1000})
-    ofproto.oxm_types += [
-        ericsson("nd_reserved", 1, types.Int4),
-        ericsson("nd_options_type", 2, types.Int1),
-    ]
-    fields.generate(ofproto.__name__)

@@ -9,7 +9,7 @@ from typing import Any
 from oslo_config import cfg
 
 from ovs_l2pop.backends.openvswitch.codec import LIBRARIES
-from ovs_l2pop.backends.openvswitch.pipeline import SETTINGS
+from ovs_l2pop.backends.openvswitch.pipeline import OF_NETWORK, SETTINGS
 from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, TUNNEL_PATCH, Bridges
 from ovs_l2pop.core.errors import ConfigError
 from ovs_l2pop.core.messages import MAX_SEGMENT_ID
@@ -107,6 +107,9 @@ class OpenvswitchSettings:
     distributed: bool = False
     #: Where VTEPs of a network are known, only they may send into it.
     known_vteps_only: bool = True
+    #: Nobody elsewhere hears what is sent to, or asked for, whom the table doesn't know.
+    drop_unknown_unicast: bool = False
+    drop_unknown_neighbour: bool = False
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchSettings":
@@ -136,12 +139,14 @@ class OpenvswitchSettings:
             tos=ovs.tos,
             openflow_library=ovs.openflow_library,
             known_vteps_only=common.known_vteps_only,
+            drop_unknown_unicast=common.unknown_unicast == "drop",
+            drop_unknown_neighbour=common.unknown_neighbour == "drop",
         )
 
     @property
     def conditions(self) -> frozenset[str]:
         """Those of the pipeline's conditions that hold."""
-        return frozenset(name for name in SETTINGS if getattr(self, name))
+        return frozenset(name for name in SETTINGS | OF_NETWORK if getattr(self, name))
 
     def tunnel_options(self, offloads: bool = False) -> dict[str, tuple[tuple[str, str], ...]]:
         """Interface options but remote_ip, by tunnel type (ovs-vswitchd.conf.db(5)).

@@ -37,12 +37,18 @@ FACTS = {
     "unicast": _OF_NETWORK | {"mac", "port"},
     "local": _OF_NETWORK | {"mac"},
     "neighbour": _OF_NETWORK | {"mac", "ip4", "ip6"},
+    "local_neighbour": _OF_NETWORK | {"ip4", "ip6"},
     "flood": _OF_NETWORK | {"ports", "shard", "group"},
 }
 
-#: Conditions that a host's settings decide, and those that a fact does.
+#: Conditions that a host's settings decide, those that a network does, and those that a fact does.
 SETTINGS = frozenset({"arp_responder", "distributed", "known_vteps_only", "shared"})
-_OF_FACT = {"flood": frozenset({"wide"})}
+OF_NETWORK = frozenset({"drop_unknown_neighbour", "drop_unknown_unicast"})
+_OF_FACT = {
+    "flood": OF_NETWORK | {"wide"},
+    "neighbour": OF_NETWORK | {"override", "router"},
+    "bridge": frozenset(),
+}
 
 #: ofp_group_type
 GROUP_TYPES = {"all": 0, "select": 1}
@@ -125,8 +131,8 @@ class Pipeline:
     tables: Mapping[str, Table]
     templates: Mapping[str, FlowTemplate]
     groups: Mapping[str, GroupTemplate]
-    #: Where the switch puts what it learns.
-    learned: Table
+    #: Where the switch puts what it learns: first of all, where machines are.
+    learned: tuple[Table, ...]
 
     def table_name(self, table_id: int) -> str:
         """The table's name, or its number where it is none of ours."""
@@ -190,20 +196,26 @@ def load(directory: Traversable) -> Pipeline:
         raise file.error(f"group {sharded[1].name}", "a second group with $shard")
     if len(groups) - len(sharded) > FIXED_GROUPS:
         raise file.error("groups", f"more than {FIXED_GROUPS} without $shard")
-    learns = [
-        (template, tables.get(str(arguments.get("table_id"))))
-        for template in templates.values()
-        for name, arguments in template.actions
-        if name == "NXActionLearn"
-    ]
-    if len(learns) != 1:
-        raise PipelineError(f"flows/: {len(learns)} templates learn, one must")
-    ((template, into),) = learns
-    if into is None:
-        raise PipelineError(
-            f"flows/{template.file}: template {template.name}: learns into no table"
-        )
-    return Pipeline(cookie, learned, spare, tables, templates, groups, into)
+    return Pipeline(cookie, learned, spare, tables, templates, groups, _learned(templates, tables))
+
+
+def _learned(
+    templates: Mapping[str, FlowTemplate], tables: Mapping[str, Table]
+) -> tuple[Table, ...]:
+    """The tables that flows are learned into; the first is the one of where machines are."""
+    found: dict[str, Table] = {}
+    for template in templates.values():
+        for name, arguments in template.actions:
+            if name in ("NXActionLearn", "NXActionLearn2"):
+                into = tables.get(str(arguments.get("table_id")))
+                if into is None:
+                    where = f"flows/{template.file}: template {template.name}"
+                    raise PipelineError(f"{where}: learns into no table")
+                found[into.name] = into
+    unicast = {t.table.name for t in templates.values() if t.fact == "unicast"}
+    if not unicast & found.keys():
+        raise PipelineError("flows/: nothing is learned into the table of unicast")
+    return tuple(sorted(found.values(), key=lambda table: table.name not in unicast))
 
 
 _TABLES = {"neutron_tables": False, "own_tables": True}  #: key of the file → ours alone
@@ -318,6 +330,10 @@ def _template(
     match = raw.get("match") or {}
     if not isinstance(match, dict):
         raise file.error(where, "match must be a mapping")
+    for field, value in match.items():
+        match value:
+            case [int(number), int(mask)] if number & ~mask:
+                raise file.error(where, f"{field}: {number:#x} has bits that the mask lacks")
     fact = file.text(where, raw, "for")
     if fact not in FACTS:
         raise file.error(where, f"for must be one of {', '.join(FACTS)}: {fact}")
@@ -353,7 +369,7 @@ def _when(file: _File, where: str, raw: dict[str, Any], fact: str) -> dict[str, 
     when = raw.get("when") or {}
     if not isinstance(when, dict) or not all(isinstance(held, bool) for held in when.values()):
         raise file.error(where, "when must be a mapping of conditions to true or false")
-    known = SETTINGS | _OF_FACT.get(fact, frozenset())
+    known = SETTINGS | _OF_FACT.get(fact, OF_NETWORK)
     if unknown := set(when) - known:
         names = ", ".join(sorted(map(str, unknown)))
         raise file.error(where, f"no condition of {fact}: {names}; there are {', '.join(known)}")

@@ -57,7 +57,7 @@ class Planner:
         """The pipeline is compiled anew."""
         pipeline = stamps.pipeline
         self._cookie, self._learned_cookie = pipeline.cookie, pipeline.learned_cookie
-        self._learned = pipeline.learned.id
+        self._learned, *_ = self._all_learned = [table.id for table in pipeline.learned]
 
         def those(fact: str, *slots: str, wide: bool = False) -> list[tuple[int, Stamp]]:
             """What serves a fact and tells these parameters: table, and what reads them. Of a flow
@@ -116,7 +116,8 @@ class Planner:
         """What deletes all that the switch has learned in these local VLANs."""
         for vlan in vlans:
             match = self._codec.learned_match(vlan)
-            yield rows.delete_flows(self._learned_cookie, self._learned, match=match)
+            for table in self._all_learned:
+                yield rows.delete_flows(self._learned_cookie, table, match=match)
 
     def sweep(self, now: float) -> list[Message]:
         """What deletes that to which nothing leads any more."""
@@ -168,7 +169,9 @@ class Planner:
         their way may meet (see :mod:`.lingering`), but what stayed for such packets and is in the
         way by now."""
         overwritten = {rows.flow_key(row) for row in adding.flows} if removing.flows else set()
-        flows = [row for row in removing.flows if rows.flow_key(row) not in overwritten]
+        flows = removing.flows
+        if overwritten:
+            flows = [row for row in flows if rows.flow_key(row) not in overwritten]
         made = {group.group_id for group in adding.groups}
         groups = [group for group in removing.groups if group.group_id not in made]
         shards = [row for row in flows if row[0] in self._shards]
@@ -251,7 +254,8 @@ class _Sorted:
         self.wiring: list[Wiring] = []
         self.flags: list[PortFlags] = []
         if len(self.flows) < len(batch):
-            self.groups = [row for row in batch if isinstance(row, Group)]
-            self.tunnels = [row for row in batch if isinstance(row, TunnelPort)]
-            self.wiring = [row for row in batch if isinstance(row, Wiring)]
-            self.flags = [row for row in batch if isinstance(row, PortFlags)]
+            others = [row for row in batch if type(row) is not bytes]
+            self.groups = [row for row in others if isinstance(row, Group)]
+            self.tunnels = [row for row in others if isinstance(row, TunnelPort)]
+            self.wiring = [row for row in others if isinstance(row, Wiring)]
+            self.flags = [row for row in others if isinstance(row, PortFlags)]

@@ -1,12 +1,13 @@
 """Facts to rows: what Open vSwitch needs for each."""
 
+import itertools
 from base64 import b32encode
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 
-from ovs_l2pop.backends.openvswitch.pipeline import FACTS, FlowTemplate
+from ovs_l2pop.backends.openvswitch.pipeline import OF_NETWORK, FlowTemplate
 from ovs_l2pop.backends.openvswitch.rows import OvsRow, TunnelPort
 from ovs_l2pop.backends.openvswitch.stamps import SHARDS, Filler, Stamps, encode, group_id
 from ovs_l2pop.core import table
@@ -92,13 +93,16 @@ class PortNumbers:
 class _Bound:
     """The flows of one attachment, with its constants filled in.
 
-    :param templates: those whose conditions hold, by fact.
+    :param conditions: those that hold on this host and of this network.
     """
 
     __slots__ = (
         "attachment",
         "constants",
+        "floods",
         "local",
+        "local4",
+        "local6",
         "neighbour4",
         "neighbour6",
         "network",
@@ -113,7 +117,7 @@ class _Bound:
         self,
         stamps: Stamps,
         attachment: Attachment,
-        templates: Mapping[str, list[FlowTemplate]],
+        conditions: frozenset[str],
     ) -> None:
         self.attachment = attachment
         self.network_type = attachment.segment.network_type
@@ -121,11 +125,21 @@ class _Bound:
         segment = encode("segment", attachment.segment.segment_id)
         self.constants = {"vlan": self.vlan, "segment": segment}
 
-        def fillers(fact: str, *order: str, but: str = "") -> list[Filler]:
+        def of(fact: str, *more: str) -> list[FlowTemplate]:
+            held = conditions.union(more)
+            return [
+                template
+                for template in stamps.pipeline.of(fact)
+                if template.holds(held) and template.network_type in (None, self.network_type)
+            ]
+
+        def fillers(
+            fact: str, *order: str, but: str = "", more: Iterable[str] = ()
+        ) -> list[Filler]:
             return [
                 stamps.flows[template.name].bind(**self.constants).filler(*order)
-                for template in templates[fact]
-                if template.network_type in (None, self.network_type) and but not in template.params
+                for template in of(fact, *more)
+                if but not in template.params
             ]
 
         self.network = [fill() for fill in fillers("network")]
@@ -133,15 +147,30 @@ class _Bound:
         self.vtep = fillers("vtep", "port")
         self.local = fillers("local", "mac")
         self.unicast = fillers("unicast", "mac", "port")
-        self.neighbour4 = fillers("neighbour", "ip4", "mac", but="ip6")
-        self.neighbour6 = fillers("neighbour", "ip6", "mac", but="ip4")
+        self.local4 = fillers("local_neighbour", "ip4", but="ip6")
+        self.local6 = fillers("local_neighbour", "ip6", but="ip4")
+        #: By flags: router, override.
+        self.neighbour4, self.neighbour6 = (
+            {
+                flags: fillers("neighbour", ip, "mac", but=but, more=_named(*flags))
+                for flags in itertools.product((False, True), repeat=2)
+            }
+            for ip, but in (("ip4", "ip6"), ("ip6", "ip4"))
+        )
+        #: Narrow, and wide.
+        self.floods = {wide: of("flood", *(["wide"] if wide else [])) for wide in (False, True)}
+
+
+def _named(router: bool, override: bool) -> list[str]:
+    return [*(["router"] if router else []), *(["override"] if override else [])]
 
 
 class FlowRenderer:
     """Renders facts through compiled templates.
 
     :param options: Interface options of every tunnel port, by network type.
-    :param conditions: those of :data:`.pipeline.SETTINGS` that hold on this host.
+    :param conditions: those of :data:`.pipeline.SETTINGS` and :data:`.pipeline.OF_NETWORK` that
+        hold on this host.
     """
 
     def __init__(
@@ -156,14 +185,15 @@ class FlowRenderer:
         self._options = options
         self._shared = "shared" in conditions
 
-        def held(fact: str, *more: str) -> list[FlowTemplate]:
-            return [t for t in stamps.pipeline.of(fact) if t.holds({*conditions, *more})]
-
-        self._templates = {fact: held(fact) for fact in FACTS}
-        self._floods = {False: self._templates["flood"], True: held("flood", "wide")}
+        self._conditions = frozenset(conditions)
         #: Kinds of facts that have no rows.
         self.unused = frozenset(
-            kind for kind in (table.UNICAST, table.NEIGHBOUR) if not self._templates[kind]
+            kind
+            for kind in (table.UNICAST, table.NEIGHBOUR)
+            if not any(
+                template.holds(conditions, but=OF_NETWORK | {"override", "router"})
+                for template in stamps.pipeline.of(kind)
+            )
         )
         #: Which network has a local VLAN (encoded), the last that had it where none has.
         self.holders: dict[bytes, Attachment] = {}
@@ -183,8 +213,8 @@ class FlowRenderer:
         stamps, found = self._stamps, list[OvsRow]()
         for skeleton in (False,) if self._shared else (True, False):
             found += stamps.misses[not skeleton]
-            for template in self._templates["bridge"]:
-                if template.skeleton is skeleton:
+            for template in stamps.pipeline.of("bridge"):
+                if template.skeleton is skeleton and template.holds(self._conditions):
                     rows = stamps.static.get(template.name)
                     found += rows or (stamps.flows[template.name](patch=port),)
         return tuple(found)
@@ -201,15 +231,20 @@ class FlowRenderer:
             port = self._ports.get((network.network_type, vtep)) or self._port(network, vtep)
             return tuple([fill(packed, port) for fill in network.unicast])
         if isinstance(fact, table.NeighbourFact):
-            _, ip, mac = fact
+            _, ip, mac, router, override = fact
             packed = bytes.fromhex(mac.replace(":", ""))
             if ":" in ip:
                 address = inet_pton(AF_INET6, ip)
-                return tuple([fill(address, packed) for fill in network.neighbour6])
+                fillers = network.neighbour6[router, override]
+                return tuple([fill(address, packed) for fill in fillers])
             address = inet_pton(AF_INET, ip)
-            return tuple([fill(address, packed) for fill in network.neighbour4])
+            return tuple([fill(address, packed) for fill in network.neighbour4[router, override]])
         if isinstance(fact, table.LocalFact):
             return tuple([fill(encode("mac", fact.mac)) for fill in network.local])
+        if isinstance(fact, table.LocalNeighbourFact):
+            six = ":" in fact.ip
+            packed = inet_pton(AF_INET6 if six else AF_INET, fact.ip)
+            return tuple([fill(packed) for fill in (network.local6 if six else network.local4)])
         if isinstance(fact, table.VtepFact):
             return self._tunnel(network, fact.vtep)
         if isinstance(fact, table.FloodFact):
@@ -244,9 +279,7 @@ class FlowRenderer:
         self, network: _Bound, shards: Mapping[int, list[bytes]], group: bytes
     ) -> Iterator[bytes]:
         everyone = [port for ports in shards.values() for port in ports]
-        for template in self._floods[bool(group)]:
-            if template.network_type not in (None, network.network_type):
-                continue
+        for template in network.floods[bool(group)]:
             flood = self._stamps.floods.get(template.name)
             each = shards if "shard" in template.params else {0: everyone}
             for shard, ports in sorted(each.items()):
@@ -261,8 +294,18 @@ class FlowRenderer:
         if network is None:
             if len(self._networks) > 2 * MAX_LOCAL_VLAN:  # most are of networks that have gone
                 self._networks.clear()
-            network = self._networks[attachment] = _Bound(self._stamps, attachment, self._templates)
+            network = self._networks[attachment] = _Bound(
+                self._stamps, attachment, self._of(attachment)
+            )
         return network
+
+    def _of(self, attachment: Attachment) -> frozenset[str]:
+        """The conditions that hold of a network: what is said of it, else of the host."""
+        held = set(self._conditions)
+        for name in ("unknown_neighbour", "unknown_unicast"):
+            if (word := getattr(attachment, name)) is not None:
+                (held.add if word == "drop" else held.discard)(f"drop_{name}")
+        return frozenset(held)
 
     def _port(self, network: _Bound, vtep: str) -> bytes:
         tunnel = network.network_type, vtep

@@ -254,11 +254,20 @@ class Stamps:
         extra: Mapping[str, Any] | None = None,
         actions: Any = None,
     ) -> bytes:
+        return self._echo(self._built(template, values, extra, actions))
+
+    def _built(
+        self,
+        template: FlowTemplate,
+        values: Mapping[str, Any],
+        extra: Mapping[str, Any] | None = None,
+        actions: Any = None,
+    ) -> bytes:
         goto = template.goto if actions is None else None
         built = self._codec.actions(
             template, template.actions if actions is None else actions, values
         )
-        return self._echo(
+        return (
             _ROW_HEAD.pack(template.table.id, template.priority)
             + self._codec.match(template, extra or {}, values)
             + _apply(b"".join(built))
@@ -320,14 +329,21 @@ class Stamps:
         instead of one for every address.
         """
         assert template.equal is not None
+        as_built: bool | None = None  # all clauses have one form: it is enough to see one returned
         for clause in range(16):
             shift = 30 - 2 * clause
             for value in range(4):
-                masked = [_dotted(value << shift), _dotted(3 << shift)]
+                both: dict[str, list[int | str]] = {
+                    field: [value << shift, 3 << shift]
+                    if field.startswith("reg")
+                    else [_dotted(value << shift), _dotted(3 << shift)]
+                    for field in template.equal
+                }
                 action = self._codec.conjunction(clause, 16, number)
-                yield self._row(
-                    template, {}, extra=dict.fromkeys(template.equal, masked), actions=[action]
-                )
+                built = self._built(template, {}, extra=both, actions=[action])
+                row = built if as_built else self._echo(built)
+                as_built = row == built
+                yield row
         found = replace(template, match={"conj_id": number, **template.match}, equal=None)
         yield self._row(found, {})
 
