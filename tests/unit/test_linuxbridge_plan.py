@@ -302,3 +302,24 @@ def test_neighbours_are_keyed_by_their_bridge() -> None:
     row = Neighbour(T, BR, b"\x08\x00\x01\x00" + bytes(4) + mac_attribute(MAC))
     assert plan([row], []).entries == [row]
     assert key(row) == (BR, row.key)
+
+
+# -- found by mutants --------------------------------------------------------------------------
+
+
+def test_each_kind_of_row_has_its_place_in_the_plan() -> None:
+    guards = rows.Member(77, A), rows.Closed(77)
+    big = rows.Oversized("tap1", BR, 1500, 1450)
+    made = plan([guards[0], TUNNEL], [guards[1], TUNNEL._replace(mtu=1400), big, Bridge("brq2")])
+    assert made.guards == ([guards[0]], [guards[1]])
+    assert (made.tunnels, made.leaving) == ([TUNNEL], [TUNNEL._replace(mtu=1400)])
+    assert (made.gone, made.kept, made.oversized) == ([Bridge("brq2")], {BR}, [big])
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("router", [False, True])
+def test_a_neighbour_takes_the_place_of_ours_alone(before: bool, router: bool) -> None:
+    row = Neighbour(T, BR, rows.address_attribute("fd00::1") + mac_attribute(MAC), "", router)
+    (message,) = addition(row, PLACE, row if before else None)
+    assert message == entries.add_neighbour(row, PLACE.bridge, replace=before)
+    assert struct.unpack_from("=BxxxiHB", message.body) == (10, 2, 0x80, 0x80 if router else 0)

@@ -256,7 +256,8 @@ class LinuxBridgeBackend:
                 return RowText("unicast", row.tunnel, row.mac, f"{to}{known}{odd}")
             case Neighbour():
                 odd = f" ({row.odd})" if row.odd else ""
-                return RowText("neighbour", row.bridge, row.ip, f"{row.mac}{odd}")
+                router = " router" if row.router else ""
+                return RowText("neighbour", row.bridge, row.ip, f"{row.mac}{router}{odd}")
             case Oversized():
                 return RowText("mtu", row.port, f"MTU {row.mtu}", f"{row.tunnel} takes {row.fits}")
             case Bridge():

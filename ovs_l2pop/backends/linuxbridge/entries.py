@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _AF_BRIDGE = 7
 _DST, _LLADDR, _CACHEINFO, _IFINDEX, _PROTOCOL, _EXTENDED = 1, 2, 3, 8, 12, 15
-_SELF, _MASTER, _EXTERN_LEARN, _STICKY = 0x02, 0x04, 0x10, 0x40
+_SELF, _MASTER, _EXTERN_LEARN, _STICKY, _ROUTER = 0x02, 0x04, 0x10, 0x40, 0x80
 _REACHABLE, _STATIC, _PERMANENT = 0x02, 0x40, 0x80
 
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, index of the device, state, flags, type
@@ -168,7 +168,7 @@ def add_neighbour(row: Neighbour, bridge: int, *, replace: bool) -> Message:
     return Message(
         _NEWNEIGH,
         CREATE | REPLACE if replace else CREATE | EXCLUSIVE,
-        _neighbour_head(row.addresses[:4], bridge) + row.addresses + _OURS,
+        _neighbour_head(row.addresses[:4], bridge, row.router) + row.addresses + _OURS,
     )
 
 
@@ -178,9 +178,10 @@ def delete_neighbour(row: Neighbour, bridge: int) -> Message:
 
 
 @lru_cache(1000)
-def _neighbour_head(ip: bytes, bridge: int) -> bytes:
+def _neighbour_head(ip: bytes, bridge: int, router: bool = False) -> bytes:
     """For an IP whose attribute begins like this."""
-    return _NDMSG.pack(AF_INET if ip == _IPV4 else AF_INET6, bridge, _PERMANENT, 0, 0)
+    family = AF_INET if ip == _IPV4 else AF_INET6
+    return _NDMSG.pack(family, bridge, _PERMANENT, _ROUTER if router else 0, 0)
 
 
 # -- what is there ---------------------------------------------------------------------------
@@ -327,9 +328,12 @@ def neighbours(netlink: "Netlink", places: Mapping[int, tuple[str, str]]) -> set
             if index in places and (addresses := _ip_and_mac(body)):
                 odd = "" if state == _PERMANENT else "not permanent"
                 plain = len(body) <= _HEAD + len(addresses) + _BESIDES + len(_OURS)
-                if flags or not (plain or _EXTENDED not in attributes(body, _HEAD)):
+                router = flags == _ROUTER and family == AF_INET6
+                if (flags and not router) or not (
+                    plain or _EXTENDED not in attributes(body, _HEAD)
+                ):
                     odd = f"{odd} with flags".lstrip()
-                found.add(Neighbour(*places[index], addresses, odd))
+                found.add(Neighbour(*places[index], addresses, odd, router))
     return found
 
 

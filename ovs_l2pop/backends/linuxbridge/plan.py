@@ -92,7 +92,7 @@ def plan(add: Iterable[Row], remove: Iterable[Row]) -> Plan:
         entries=adding.entries,
         replaced={key(row): row for row in removing.entries} if adding.entries else {},
         late=late,
-        deleted=[(row, new.get(key(row))) for row in removing.entries],
+        deleted=[(row, new.get(key(row)) if new else None) for row in removing.entries],
         oversized=removing.oversized,
     )
 

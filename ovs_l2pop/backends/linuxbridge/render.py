@@ -23,6 +23,7 @@ from ovs_l2pop.core.table import (
     Fact,
     FloodFact,
     LocalFact,
+    LocalNeighbourFact,
     NeighbourFact,
     NetworkFact,
     UnicastFact,
@@ -88,10 +89,15 @@ class LinkRenderer:
         if isinstance(fact, NeighbourFact):
             if not self._answers or (":" in fact.ip and not self._ways.nd):
                 return ()
+            if not fact.override and ":" in fact.ip:
+                return ()  # the kernel can't leave the flag out: its owner answers
             addresses = address_attribute(fact.ip) + mac_attribute(fact.mac)
-            return (Neighbour(self._tunnel, self._bridge, addresses),)
+            router = fact.router and ":" in fact.ip
+            return (Neighbour(self._tunnel, self._bridge, addresses, router=router),)
         if isinstance(fact, FloodFact):
             return () if self._ways.multicast else (Flood(self._tunnel, fact.vteps),)
+        if isinstance(fact, LocalNeighbourFact):
+            return ()
         if isinstance(fact, LocalFact):
             if not self._populate:
                 return ()

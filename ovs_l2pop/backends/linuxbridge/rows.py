@@ -164,6 +164,7 @@ class Neighbour(NamedTuple):
     bridge: str
     addresses: bytes  #: attributes: the IP and the MAC
     odd: str = ""  #: as of :class:`Unicast`
+    router: bool = False  #: advertisements say so
 
     @property
     def key(self) -> bytes:
