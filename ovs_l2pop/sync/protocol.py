@@ -7,7 +7,7 @@ From the server to a host: cast on :data:`AGENT_TOPIC` with ``server=<host>``, a
 appears, moves, changes or goes, to the hosts that have its network and to no other::
 
     update_ports(network_id, network_type, segment_id, ports=[PORT, …])
-    PORT = [key, revision, vtep | null, [[mac, ip], …], [ip, …]]      # class PortState
+    PORT = [key, revision, vtep | null, [[mac, ip], …], [ip, …], [[mac, ip], …]]  # class PortState
 
 One without ports is a hint: the host may have missed something, and should ask.
 
@@ -53,6 +53,11 @@ ports in its own only. One that has ports in several takes part in the first (by
 behind, but for the dead ones. A port that is behind several VTEPs at once (DVR interface, HA
 router) has one state, and one key, for each. It carries no addresses: the MAC is on all hosts, or
 moves by VRRP without the server's knowledge.
+
+**Addresses of routers** come last, where there are any, and apart from the others: a neighbour
+advertisement for one must say that it is a router's, or hosts forget their default route (RFC 4861
+§7.2.5), so who doesn't know of this list must not answer for them. They don't count in digests: a
+host that asks gets them with all else, and which ports are routers' does not change.
 
 **Allowed addresses** are single addresses of a port's allowed address pairs. Such an address may
 move between ports at any time, so nobody but the guests can answer for it.
@@ -121,6 +126,8 @@ class PortState(NamedTuple):
     entries: tuple[tuple[str, str], ...] = ()
     #: Addresses that the port may use besides its own, in order.
     allowed: tuple[str, ...] = ()
+    #: (MAC, IP) of a router, in order; link-local ones are not among the entries.
+    routers: tuple[tuple[str, str], ...] = ()
 
     @property
     def order(self) -> tuple[int, bool]:
@@ -147,11 +154,16 @@ def parse_port(value: object) -> PortState:
     :raises ProtocolError: it is not a PORT.
     """
     match value:
-        case [str(key), int(revision), str() | None as vtep, [*pairs], [*allowed], *_] if 0 < len(
-            key
-        ) <= _MAX_KEY and _is_number(revision, 0, DELETED):
+        case [str(key), int(revision), str() | None as vtep, [*pairs], [*allowed], *more] if (
+            0 < len(key) <= _MAX_KEY and _is_number(revision, 0, DELETED)
+        ):
             entries = tuple(_pair(pair) for pair in pairs)
-            return PortState(key, revision, vtep, entries, _texts(allowed))
+            routers = more[0] if more and isinstance(more[0], list | tuple) else ()
+            return PortState(
+                *(key, revision, vtep, entries),
+                _texts(allowed),
+                tuple(_pair(pair) for pair in routers),
+            )
     raise ProtocolError(f"not a port: {quote(value)}")
 
 

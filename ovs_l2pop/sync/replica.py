@@ -31,6 +31,8 @@ from ovs_l2pop.core.messages import (
     Change,
     Entry,
     InvalidError,
+    Owners,
+    Properties,
     Refusal,
     RemoveEntries,
     Segment,
@@ -67,6 +69,9 @@ class _Copy:
         self.claims: Counter[Claim] = Counter()
         #: IP → how many ports may use it besides their own.
         self.allowed: Counter[str] = Counter()
+        #: Claims that are of routers, and those of which the table was told so.
+        self.routers: Counter[Claim] = Counter()
+        self.told_routers: set[Claim] = set()
         #: Claims of an IP: it may be one that nobody shall answer for.
         self.by_ip: dict[str, set[Claim]] = {}
         #: What the forwarding table was told.
@@ -282,6 +287,8 @@ class Replica:
                 claims.discard((FLOODING_MAC, FLOODING_IP, self._own_vtep))
             else:
                 network.contents += sign * known.content()
+            for claim in self._routers(known, claims):
+                network.routers[claim] += sign
             for claim in claims:
                 network.claims[claim] += sign
                 touched.add(claim)
@@ -307,7 +314,7 @@ class Replica:
         claims: set[Claim] = set()
         try:
             claims.add((FLOODING_MAC, FLOODING_IP, check_vtep(vtep, self._own_vtep)))
-            for mac, ip in state.entries:
+            for mac, ip in dict.fromkeys((*state.entries, *state.routers)):
                 try:
                     claims.add(entry(mac, ip, vtep))
                 except InvalidError as error:
@@ -316,6 +323,12 @@ class Replica:
             refusals.append(error.at(where))
         self._refusals += refusals if told else ()
         return claims
+
+    @staticmethod
+    def _routers(state: PortState, claims: set[Claim]) -> set[Claim]:
+        """Those of a port's claims that are of a router."""
+        routers = {(mac.lower(), _canonical(ip)) for mac, ip in state.routers}
+        return {claim for claim in claims if claim[:2] in routers} if routers else set()
 
     def _tell(
         self, network_id: str, network: _Copy, segment: Segment, touched: Iterable[Claim]
@@ -334,22 +347,34 @@ class Replica:
                 # Nobody answers for a machine of this host, whoever else may have its address.
                 excepted = network.allowed[claim[1]] > 0 and claim[2] != self._own_vtep
             wanted = network.claims[claim] > 0 and not excepted
+            router = network.routers[claim] > 0
             if wanted and claim in network.strange:
                 network.strange.remove(claim)
                 network.told.add(claim)
-            elif wanted and claim not in network.told:
+                if router:
+                    added.add(claim)  # whether it was told of that as well isn't known
+            elif wanted and (
+                claim not in network.told or router is not (claim in network.told_routers)
+            ):
                 added.add(claim)
             elif not wanted and claim in network.told:
                 removed.add(claim)
+            if not router:
+                network.routers.pop(claim, None)
             if not network.claims[claim]:
                 del network.claims[claim]
                 claims = network.by_ip.get(claim[1], set())
                 claims.discard(claim)
                 if not claims:
                     network.by_ip.pop(claim[1], None)
+        routers = {claim for claim in added if network.routers[claim] > 0}
+        plain = added & network.told_routers - routers
+        network.told_routers = (network.told_routers - added - removed) | routers
         network.told |= added
         network.told -= removed
-        return changes + _changes(network_id, segment, added, removed)
+        owners = {claim[:2]: Properties(router=True) for claim in routers}
+        owners |= {claim[:2]: Properties() for claim in plain}
+        return changes + _changes(network_id, segment, added, removed, owners)
 
 
 def _canonical(address: str) -> str:
@@ -365,12 +390,16 @@ def _within(key: str, chunk: Chunk) -> bool:
 
 
 def _changes(
-    network_id: str, segment: Segment, added: set[Claim], removed: set[Claim]
+    network_id: str,
+    segment: Segment,
+    added: set[Claim],
+    removed: set[Claim],
+    owners: Owners | None = None,
 ) -> list[Change]:
     """Adds first: a machine that moved must not be nowhere in between."""
     return [
         *(
-            AddEntries(network_id, segment, vtep, entries, flooding)
+            AddEntries(network_id, segment, vtep, entries, flooding, None, _of(entries, owners))
             for vtep, entries, flooding in _by_vtep(added)
         ),
         *(
@@ -378,6 +407,11 @@ def _changes(
             for vtep, entries, flooding in _by_vtep(removed)
         ),
     ]
+
+
+def _of(entries: list[Entry], owners: Owners | None) -> Owners | None:
+    """What is to be told of these."""
+    return {e[:2]: owners[e[:2]] for e in entries if e[:2] in owners} or None if owners else None
 
 
 def _by_vtep(claims: set[Claim]) -> Iterator[tuple[str, list[Entry], bool]]:

@@ -8,6 +8,7 @@ from neutron.db.models import l3ha
 from neutron_lib import constants
 from neutron_lib import context as n_context
 from neutron_lib.db import api as db_api
+from oslo_utils.uuidutils import generate_uuid as uuid
 
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
 
@@ -128,3 +129,46 @@ class TestHaRouters(Cloud):
             self.vtep("A"): [list(FLOODING)],
             self.vtep("D"): [list(FLOODING)],
         }
+
+
+class TestOrdinaryRouters(Cloud):
+    """Their interfaces' addresses, and the one that advertisements come from, are a router's."""
+
+    ours: ClassVar[str] = "CD"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.port_on("C", up=True)
+        self.c = OurHost("C", self.vtep("C"))
+        self.c.replica.use(self.net)
+        self.c.sync(SyncEndpoint())
+        self.sent()
+
+    def told(self, port: Body) -> set[tuple[str, str]]:
+        """What C was told of the port's addresses as a router's."""
+        return {
+            pair
+            for cast in ours_to(self.sent(), "C")
+            for told in cast.body["ports"]
+            if told[0] == port["id"]
+            for pair in map(tuple, told[5])
+        }
+
+    def interface(self, **more: object) -> Body:
+        owner = constants.DEVICE_OWNER_ROUTER_INTF
+        return self.port_on("D", device_owner=owner, device_id=uuid(), **more)
+
+    def test_cast_and_sync_say_the_same(self) -> None:
+        port = self.interface(mac_address="fa:16:3e:00:00:77")
+        self.up(port, "D")
+        link_local = ("fa:16:3e:00:00:77", "fe80::f816:3eff:fe00:77")
+        assert link_local in self.told(port)
+        (network,) = SyncEndpoint().sync(None, "C", {self.net: ""}, own=True)["chunks"]
+        (state,) = (one for one in network["ports"] if one[0] == port["id"])
+        assert link_local in set(map(tuple, state[5]))
+        assert link_local not in set(map(tuple, state[3])), "who knows no flags answers for none"
+
+    def test_a_machine_is_no_router(self) -> None:
+        port = self.port_on("D")
+        self.up(port, "D")
+        assert self.told(port) == set()

@@ -14,6 +14,7 @@ from ovs_l2pop.core.messages import (
     FLOODING_MAC,
     AddEntries,
     Change,
+    Properties,
     RemoveEntries,
     Segment,
 )
@@ -405,3 +406,41 @@ def test_messages_are_bounded() -> None:
     found = protocol.updates(NET, SEGMENT, ports)
     assert [p for update in found for p in update.ports] == ports
     assert max(len(str(update.to_wire())) for update in found) <= protocol.MAX_CHUNK
+
+
+# -- routers -----------------------------------------------------------------------------------
+
+LINK_LOCAL = ("fa:16:3e:00:00:01", "fe80::f816:3eff:fe00:1")
+OF_ROUTER = ("fa:16:3e:00:00:01", "fd00::1")
+
+
+def router(revision: int = 1, *routers: tuple[str, str]) -> PortState:
+    return PortState(
+        "01", revision, "10.0.0.1", (OF_ROUTER, ("fa:16:3e:00:00:01", "10.0.0.1")), (), routers
+    )
+
+
+def owners_told(changes: list[Any]) -> dict[tuple[str, str], Properties]:
+    return {k: v for c in changes for k, v in (getattr(c, "properties", None) or {}).items()}
+
+
+def test_addresses_of_a_router_are_told_as_such() -> None:
+    replica = Replica(OWN)
+    replica.use(NET)
+    changes = replica.updated(Update(NET, SEGMENT, (router(1, LINK_LOCAL, OF_ROUTER),)))
+    told = {entry[:2] for change in changes for entry in change.entries}  # type: ignore[union-attr]
+    assert told == {LINK_LOCAL, OF_ROUTER, ("fa:16:3e:00:00:01", "10.0.0.1")}
+    assert owners_told(changes) == dict.fromkeys((LINK_LOCAL, OF_ROUTER), Properties(router=True))
+    # No router any more.
+    changes = replica.updated(Update(NET, SEGMENT, (router(2),)))
+    assert owners_told(changes) == {OF_ROUTER: Properties()}
+    (gone,) = (change for change in changes if isinstance(change, RemoveEntries))
+    assert [entry[:2] for entry in gone.entries] == [LINK_LOCAL]
+
+
+def test_routers_pass_the_wire_and_those_who_know_none_take_the_rest() -> None:
+    state = router(1, LINK_LOCAL)
+    wire = [list(item) if isinstance(item, tuple) else item for item in state]
+    assert protocol.parse_port(wire) == state
+    assert protocol.parse_port(wire[:5]) == state._replace(routers=())
+    assert state.content() == state._replace(routers=()).content()

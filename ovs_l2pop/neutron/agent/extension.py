@@ -71,6 +71,7 @@ class L2popExtension(l2_extension.L2AgentExtension):
             orphan_time=conf.ovs_l2pop.orphan_time,
             addresses=HostAddresses(),
             limits=limits(conf.ovs_l2pop),
+            holds=conf.ovs_l2pop.hold_moving_addresses,
             speaker=lambda: self._follower,
             housekeeping=lambda: self._control.keep_place(),
         )
@@ -170,4 +171,6 @@ def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> O
         shared=True,
         distributed=agent.enable_distributed_routing,
         known_vteps_only=conf.ovs_l2pop.known_vteps_only,
+        drop_unknown_unicast=conf.ovs_l2pop.unknown_unicast == "drop",
+        drop_unknown_neighbour=conf.ovs_l2pop.unknown_neighbour == "drop",
     )

@@ -4,7 +4,14 @@ from typing import Any
 
 from oslo_config import cfg
 
-from ovs_l2pop.config import DRIFT_INTERVAL, KNOWN_VTEPS_ONLY, LIMITS, ORPHAN_TIME
+from ovs_l2pop.config import (
+    DRIFT_INTERVAL,
+    HOLD_MOVING,
+    KNOWN_VTEPS_ONLY,
+    LIMITS,
+    ORPHAN_TIME,
+    UNKNOWN_OPTS,
+)
 
 OPTS = [
     cfg.StrOpt(
@@ -26,6 +33,8 @@ OPTS = [
     ),
     DRIFT_INTERVAL,
     KNOWN_VTEPS_ONLY,
+    *UNKNOWN_OPTS,
+    HOLD_MOVING,
     ORPHAN_TIME,
     *LIMITS,
 ]

@@ -39,6 +39,11 @@ from ovs_l2pop.sync.protocol import EXTENSION
 #: Owners of ports of HA routers: the first of no others, the second of ordinary ones, too.
 _HA_OWNERS = (n_const.DEVICE_OWNER_HA_REPLICATED_INT, n_const.DEVICE_OWNER_ROUTER_SNAT)
 
+#: Owners of ports that a router forwards by.
+_ROUTER_OWNERS = frozenset(
+    {*n_const.ROUTER_INTERFACE_OWNERS, *_HA_OWNERS, n_const.DEVICE_OWNER_ROUTER_GW}
+)
+
 #: A port's statuses with which it is present: BUILD is also a stage of its agent's restart.
 _UP = (ACTIVE, BUILD)
 
@@ -78,6 +83,8 @@ class Located(NamedTuple):
     allowed: tuple[str, ...]
     #: For an HA router's port: this is the host that it is bound to.
     bound: bool
+    #: It is a router's, which is at this host alone.
+    router: bool = False
 
 
 class Host(NamedTuple):
@@ -402,6 +409,7 @@ def _group(rows: Sequence[Any]) -> list[Located]:
                 ips.get(port_id, ()) if kind is Kind.ORDINARY else (),
                 single_addresses(allowed[port_id]) if port_id in allowed else (),
                 bound_to.get(port_id) == host,
+                kind is Kind.ORDINARY and owner in _ROUTER_OWNERS,
             )
         )
     return found

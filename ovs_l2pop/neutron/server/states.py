@@ -1,6 +1,7 @@
 """Places of ports as states of our protocol. Pure."""
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ovs_l2pop.neutron.server.agents import Agent
@@ -22,7 +23,19 @@ def state(place: "Located", agents: Mapping[str, Agent]) -> PortState:
     if not place.present or agent is None:
         return PortState(key(place), place.revision, None)
     entries = tuple((place.mac, ip) for ip in sorted(place.ips))
-    return PortState(key(place), place.revision, agent.vtep, entries, place.allowed)
+    routers: tuple[tuple[str, str], ...] = ()
+    if place.router:
+        six = [pair for pair in entries if ":" in pair[1]]
+        routers = tuple(sorted({*six, (place.mac, link_local(place.mac))}))
+    return PortState(key(place), place.revision, agent.vtep, entries, place.allowed, routers)
+
+
+def link_local(mac: str) -> str:
+    """The address that a router's advertisements come from, as Linux makes it of the MAC address
+    (RFC 4291 appendix A): Neutron's routers have no other."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    interface = bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
+    return str(ip_address(b"\xfe\x80" + bytes(6) + interface))
 
 
 def states(places: "Iterable[Located]", agents: Mapping[str, Agent]) -> list[PortState]:
