@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from compare_browser import Browser
+from test_conformance import KNOWN
 
 from l2pop_lab.topology import destroy
 from l2pop_lab.topology.namespaces import NAMESPACE_DIRECTORY, processes_in
@@ -143,10 +144,10 @@ def test_every_check_has_a_result(run: Run) -> None:
 def test_what_is_promised_is_seen(run: Run) -> None:
     """All that isn't a known limit of a backend."""
     for side, limits in (
-        ("openvswitch", {"tagged", "mtu", "multicast"}),
+        ("openvswitch", {"tagged", "mtu", "multicast", *KNOWN["openvswitch"]}),
         (
             "linuxbridge",
-            {"tagged", "early", "gre", "geneve", "switch-restart"},
+            {"tagged", "early", "gre", "geneve", "switch-restart", *KNOWN["linuxbridge"]},
         ),
     ):
         answers = run.answers(side)

@@ -72,7 +72,7 @@ def outcomes(
     wanted = [
         str(item.callspec.params["command"])
         for item in request.session.items
-        if isinstance(item, pytest.Function) and item.originalname == "test_it_comes_back"
+        if isinstance(item, pytest.Function) and item.function is test_it_comes_back
     ]
     free = SimpleQueue[Place]()
     for place in places:

@@ -6,7 +6,13 @@ None has an answer of its own accord: "yes" and "no" come from frames, entries a
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from l2pop_lab.compare import checks_answers, checks_operation, checks_tunnels, checks_ways
+from l2pop_lab.compare import (
+    checks_answers,
+    checks_conformance,
+    checks_operation,
+    checks_tunnels,
+    checks_ways,
+)
 from l2pop_lab.compare.checking import Places
 from l2pop_lab.compare.results import Cell
 
@@ -22,8 +28,9 @@ class Check:
     run: Callable[[Places], Cell]
 
 
-WHO, WHERE, TUNNELS, OPERATION = (
+WHO, RESPONDER, WHERE, TUNNELS, OPERATION = (
     "Who answers",
+    "What a responder may say",
     "Where frames go",
     "Tunnels",
     "Operation",
@@ -74,6 +81,118 @@ CHECKS = tuple(
             "Requests with a VLAN tag of the machine's own are answered with it",
             "Matters where machines run VLANs inside their network.",
             checks_answers.tagged,
+        ),
+        (
+            "flags",
+            RESPONDER,
+            "Advertisements have the owner's flags",
+            "RFC 4861 4.4, 7.2.4; RFC 9047: else a default route is lost.",
+            checks_conformance.flags,
+        ),
+        (
+            "invalid",
+            RESPONDER,
+            "Invalid solicitations are not answered",
+            "RFC 4861 7.1.1: hop limit, code, source, lengths.",
+            checks_conformance.invalid,
+        ),
+        (
+            "checksum",
+            RESPONDER,
+            "Solicitations with a wrong checksum are not answered",
+            "RFC 4861 7.1.1.",
+            checks_conformance.checksum,
+        ),
+        (
+            "incomplete",
+            RESPONDER,
+            "What can't be answered completely goes on to the owner",
+            "RFC 3971, RFC 7527, RFC 9161 3.2: other options, extension headers.",
+            checks_conformance.incomplete,
+        ),
+        (
+            "undisturbed",
+            RESPONDER,
+            "A wrong question spoils no right one after it",
+            "RFC 4861 7.1.1: nothing of it stays in a cache.",
+            checks_conformance.one_after_the_other,
+        ),
+        (
+            "no-requests",
+            RESPONDER,
+            "What is no ARP request is not answered",
+            "RFC 826: operation, types, lengths.",
+            checks_conformance.no_requests,
+        ),
+        (
+            "asks-for-another",
+            RESPONDER,
+            "The reply goes to the one that asks in the packet",
+            "RFC 826.",
+            checks_conformance.asks_for_another,
+        ),
+        (
+            "padded",
+            RESPONDER,
+            "Padding is no part of a question",
+            "RFC 894.",
+            checks_conformance.padded,
+        ),
+        (
+            "own-tags",
+            RESPONDER,
+            "Questions behind a VLAN tag of the machine's own are another network's",
+            "RFC 7348 6.1.",
+            checks_conformance.own_tags,
+        ),
+        (
+            "taken-over",
+            RESPONDER,
+            "After an announcement by another MAC the old one is not told",
+            "RFC 9161 3.6: a failover that the server does not know of yet.",
+            checks_conformance.taken_over,
+        ),
+        (
+            "unicast-questions",
+            RESPONDER,
+            "Unicast questions go to the owner",
+            "RFC 1122 2.3.2.1, RFC 4861 7.3.3: whether he is still there.",
+            checks_conformance.unicast_questions,
+        ),
+        (
+            "same-host",
+            RESPONDER,
+            "A question for a machine of the same host stays there",
+            "No copy to any VTEP.",
+            checks_conformance.same_host,
+        ),
+        (
+            "unknown-dropped",
+            RESPONDER,
+            "Who isn't known can be left unheard of, by network",
+            "RFC 9161 3.6.",
+            checks_conformance.unknown_dropped,
+        ),
+        (
+            "group-source",
+            RESPONDER,
+            "What comes from a group address goes nowhere",
+            "IEEE 802 8.2.2.",
+            checks_conformance.group_source,
+        ),
+        (
+            "duplicate",
+            RESPONDER,
+            "An address that two claim in turn is held where it was",
+            "RFC 7432 15.1: five moves in 180 s.",
+            checks_conformance.duplicate,
+        ),
+        (
+            "sticky",
+            RESPONDER,
+            "A sticky address never moves",
+            "RFC 7432 15.2.",
+            checks_conformance.sticky,
         ),
         (
             "known-unicast",

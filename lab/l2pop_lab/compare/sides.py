@@ -22,7 +22,11 @@ from ovs_l2pop.core.errors import L2popError
 from ovs_l2pop.core.wire import Message
 
 OPTIONS: Mapping[str, Mapping[str, object]] = {
-    "ovs_l2pop": {"tunnel_types": "vxlan,gre,geneve", "drift_interval": 60},
+    "ovs_l2pop": {
+        "tunnel_types": "vxlan,gre,geneve",
+        "drift_interval": 60,
+        "hold_moving_addresses": True,
+    },
 }
 """The agents' options, the same on both sides, beside where things are."""
 

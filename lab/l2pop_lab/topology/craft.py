@@ -42,6 +42,13 @@ def arp_request(source: str, sender_ip: str, target_ip: str) -> bytes:
     return _ethernet(BROADCAST, source, ETHERTYPE_ARP, body)
 
 
+def arp_reply_to_all(source: str, address: str) -> bytes:
+    """Return a gratuitous ARP reply by broadcast (RFC 5227 §3)."""
+    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, ArpOperation.REPLY)
+    body += 2 * (_mac(source) + IPv4Address(address).packed)
+    return _ethernet(BROADCAST, source, ETHERTYPE_ARP, body)
+
+
 def solicitation(source: str, sender_ip: str, target_ip: str) -> bytes:
     """Return a neighbour solicitation to the target's solicited-node group (RFC 4861 §4.3).
 

@@ -151,6 +151,16 @@ def decode(data: bytes) -> Frame:
     )
 
 
+def checksum_is_right(ip: Ip) -> bool:
+    """Whether an ICMPv6 packet's checksum is that of its content (RFC 4443 §2.3)."""
+    size = struct.pack("!II", len(ip.payload), PROTOCOL_ICMPV6)
+    addresses = (ipaddress.ip_address(address).packed for address in (ip.source, ip.destination))
+    covered = b"".join(addresses) + size + ip.payload
+    covered += bytes(len(covered) % 2)
+    total: int = sum(struct.unpack(f"!{len(covered) // 2}H", covered))
+    return total % 0xFFFF == 0 and total > 0
+
+
 def _mac(data: bytes) -> str:
     return data.hex(":")
 
