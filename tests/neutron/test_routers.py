@@ -1,6 +1,6 @@
 """HA routers whose life the mechanism driver only hears of in passing; C and D are ours."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cloud_helpers import FLOODING, Body, Cloud, OurHost, ours_to, upstream_to
 from neutron.db import models_v2
@@ -154,7 +154,7 @@ class TestOrdinaryRouters(Cloud):
             for pair in map(tuple, told[5])
         }
 
-    def interface(self, **more: object) -> Body:
+    def interface(self, **more: Any) -> Body:
         owner = constants.DEVICE_OWNER_ROUTER_INTF
         return self.port_on("D", device_owner=owner, device_id=uuid(), **more)
 
