@@ -22,6 +22,11 @@ NET, OTHER = Net(1, 77), Net(2, 78)
 VTEPS = [f"10.201.{number // 250}.{number % 250 + 1}" for number in range(900)]
 
 
+def of_floods(host: Host) -> list[str]:
+    """Groups of large floods: not the one that every bridge has, which starts one packet anew."""
+    return [group for group in groups(host) if "resubmit(,22)" not in group]
+
+
 @pytest.fixture(scope="module")
 def host(lab2: Lab) -> Host:
     one, two = lab2.hosts
@@ -64,7 +69,7 @@ def test_every_vtep_gets_one_copy(
     (flood,) = [flow for flow in table(host, FLOOD_TO_TUN) if "dl_vlan=5" in flow]
     shards = [flow for flow in table(host, FLOOD_SHARD) if "dl_vlan=5" in flow]
     if size <= 400:
-        assert (flood.count("output:"), shards, groups(host)) == (size, [], [])
+        assert (flood.count("output:"), shards, of_floods(host)) == (size, [], [])
     else:
         assert flood.endswith(f"group:{0x6C320000 + len(shards)}")
         assert [shard.count("output:") for shard in shards] == (
@@ -88,9 +93,9 @@ def test_two_large_networks_share_their_groups(
 ) -> None:
     everywhere = {vtep: [FLOODING] for vtep in VTEPS}
     send(agent, NET.add(everywhere), OTHER.add(everywhere))
-    assert len(groups(host)) == 2
+    assert len(of_floods(host)) == 2
     send(agent, OTHER.remove(everywhere))
-    assert len(groups(host)) == 2
+    assert len(of_floods(host)) == 2
     frame = plain(BROADCAST, MAC1, "the other one has gone")
     assert reached(lab2, vm1, frame, 900) == dict.fromkeys(VTEPS, 1)
     assert drift(agent) == []
@@ -104,13 +109,13 @@ def test_shrinking_back(lab2: Lab, host: Host, agent: AgentProcess, vm1: Machine
         assert reached(lab2, vm1, frame, size) == dict.fromkeys(VTEPS[:size], 1)
         assert drift(agent) == []
     # Packets on their way may need them for a moment.
-    wait_until(lambda: groups(host) == table(host, FLOOD_SHARD) == [], "nothing is left of it")
+    wait_until(lambda: of_floods(host) == table(host, FLOOD_SHARD) == [], "nothing is left of it")
 
 
 def test_a_change_in_a_large_network_writes_little(host: Host, agent: AgentProcess) -> None:
     """One VTEP more, one less: its shard is written, no other and no group."""
     send(agent, NET.add({vtep: [FLOODING] for vtep in VTEPS[:850]}))
-    before = groups(host)
+    before = of_floods(host)
     for change in (NET.add, NET.remove):
         with FlowMonitor(host) as monitor:
             send(agent, change({"10.201.250.250": [FLOODING]}))
@@ -118,7 +123,7 @@ def test_a_change_in_a_large_network_writes_little(host: Host, agent: AgentProce
             events = [e for e in monitor.events() if not re.search(r"table=[04] ", e)]
         assert len(events) == 1
         assert all(event.startswith(f"ADDED table={FLOOD_SHARD} ") for event in events)
-        assert groups(host) == before
+        assert of_floods(host) == before
 
 
 def _flood_while(

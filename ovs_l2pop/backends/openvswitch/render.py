@@ -210,7 +210,10 @@ class FlowRenderer:
     def static(self, patch: int) -> tuple[OvsRow, ...]:
         """Rows that every bridge has; ``patch`` is the port towards the integration bridge."""
         port = encode("patch", patch)
-        stamps, found = self._stamps, list[OvsRow]()
+        stamps = self._stamps
+        found: list[OvsRow] = [
+            *(stamps.static_groups if "arp_responder" in self._conditions else ())
+        ]
         for skeleton in (False,) if self._shared else (True, False):
             found += stamps.misses[not skeleton]
             for template in stamps.pipeline.of("bridge"):

@@ -12,7 +12,7 @@ Flow-mods and flow statistics carry the same bytes, so wanted and installed flow
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
@@ -205,6 +205,15 @@ class Stamps:
                 self.static[template.name] = tuple(self._equal(template, conjunctions))
             else:
                 self.static[template.name] = (self._row(template, {}),)
+        of_bridge = {
+            arguments["group_id"]
+            for template in pipeline.of("bridge")
+            for action, arguments in template.actions
+            if action == "OFPActionGroup"
+        }
+        #: Groups that flows of the bridge lead to, whatever networks there are.
+        self.static_groups = self._groups(of_bridge, range(1))
+        self._of_floods = pipeline.groups.keys() - of_bridge
         self.groups(range(1))  # better now than with the first large flood
 
     def same_rows(self, other: "Stamps") -> bool:
@@ -232,6 +241,9 @@ class Stamps:
 
         :param span: its shards.
         """
+        return self._groups(self._of_floods, span)
+
+    def _groups(self, names: Collection[str], span: range) -> list[Group]:
         ids = self.pipeline.group_ids
         of_span = group_id(span)
         return [
@@ -245,6 +257,7 @@ class Stamps:
                 ),
             )
             for name, template in self.pipeline.groups.items()
+            if name in names
         ]
 
     def _row(
