@@ -63,20 +63,6 @@ def gateway(cloud: Cloud) -> DaemonNode:
     return node
 
 
-@pytest.fixture(scope="module")
-def network(cloud: Cloud) -> Network:
-    """A VXLAN network with both families."""
-    return cloud.create_network("10.0.0.0/24", "fd00::/64")
-
-
-@pytest.fixture(scope="module")
-def instances(cloud: Cloud, network: Network) -> list[Instance]:
-    """An instance on every host."""
-    instances = cloud.boot_many(network, cloud.nodes)
-    cloud.wait_consistent()
-    return instances
-
-
 @pytest.fixture(autouse=True)
 def _clean(cloud: Cloud, gateway: DaemonNode, instances: list[Instance]) -> Iterator[None]:
     """One test's failure is not to be the next one's."""

@@ -25,15 +25,6 @@ def cloud(make_module_cloud: MakeCloud) -> Cloud:
     return make_module_cloud(AGENTS, OURS_DRIVERS)
 
 
-@pytest.fixture(scope="module")
-def instances(cloud: Cloud) -> list[Instance]:
-    """An instance on every host."""
-    network = cloud.create_network("10.0.0.0/24", "fd00::/64")
-    instances = cloud.boot_many(network, cloud.nodes)
-    cloud.wait_consistent()
-    return instances
-
-
 def test_everybody_reaches_everybody(cloud: Cloud, instances: list[Instance]) -> None:
     reach_each_other(instances)
     for instance in instances:

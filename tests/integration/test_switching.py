@@ -19,20 +19,6 @@ def cloud(make_module_cloud: MakeCloud) -> Cloud:
     return make_module_cloud([STOCK, STOCK], UPSTREAM)
 
 
-@pytest.fixture(scope="module")
-def network(cloud: Cloud) -> Network:
-    """A VXLAN network with both families."""
-    return cloud.create_network("10.0.0.0/24", "fd00::/64")
-
-
-@pytest.fixture(scope="module")
-def instances(cloud: Cloud, network: Network) -> list[Instance]:
-    """An instance on either host."""
-    instances = cloud.boot_many(network, cloud.nodes)
-    cloud.wait_consistent()
-    return instances
-
-
 def ours_on(node: Node) -> list[str]:
     """Everything on a host's br-tun that only we make."""
     groups = node.host.ofctl("dump-groups", "br-tun").splitlines()

@@ -24,20 +24,6 @@ def cloud(make_module_cloud: MakeCloud) -> Cloud:
     return make_module_cloud(AGENTS, OURS_DRIVERS)
 
 
-@pytest.fixture(scope="module")
-def network(cloud: Cloud) -> Network:
-    """A VXLAN network with both families."""
-    return cloud.create_network("10.0.0.0/24", "fd00::/64")
-
-
-@pytest.fixture(scope="module")
-def instances(cloud: Cloud, network: Network) -> list[Instance]:
-    """An instance on either host."""
-    instances = cloud.boot_many(network, cloud.nodes)
-    cloud.wait_consistent()
-    return instances
-
-
 def test_flows_come_and_go(cloud: Cloud, network: Network, instances: list[Instance]) -> None:
     reach_each_other(instances)
     for node in cloud.nodes:

@@ -182,6 +182,7 @@ class Cloud(Running):
                 network_id=created["id"],
                 cidr=cidr,
                 ip_version=ipaddress.ip_network(cidr).version,
+                allocation_pools=[_pool(cidr)],
                 enable_dhcp=False,
                 gateway_ip=None,
             )
@@ -464,3 +465,9 @@ def _port(resource: Resource) -> Port:
         host=resource.get("binding:host_id", ""),
         status=resource["status"],
     )
+
+
+def _pool(cidr: str) -> dict[str, str]:
+    """What Neutron gives by itself: addresses from .200 (::c8) on are a test's to ask for."""
+    network = ipaddress.ip_network(cidr)
+    return {"start": str(network[2]), "end": str(network[199])}

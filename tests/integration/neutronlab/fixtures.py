@@ -20,12 +20,15 @@ import pytest
 from neutronlab.cloud import Cloud
 from neutronlab.database import Template
 from neutronlab.installation import Installation
+from neutronlab.things import Instance, Network
 
 MakeCloud = Callable[..., Cloud]
 
 __all__ = [
+    "_instances",
     "_make_cloud",
     "_make_module_cloud",
+    "_network",
     "installation",
     "pytest_runtest_makereport",
     "template",
@@ -74,6 +77,20 @@ def _make_cloud(installation: Installation, template: Template) -> Iterator[Make
 def _make_module_cloud(installation: Installation, template: Template) -> Iterator[MakeCloud]:
     """Return a function like ``make_cloud``; what it makes ends with the module."""
     yield from _clouds(installation, template)
+
+
+@pytest.fixture(scope="module", name="network")
+def _network(cloud: Cloud) -> Network:
+    """A VXLAN network with both families, in the module's cloud."""
+    return cloud.create_network("10.0.0.0/24", "fd00::/64")
+
+
+@pytest.fixture(scope="module", name="instances")
+def _instances(cloud: Cloud, network: Network) -> list[Instance]:
+    """An instance on every host of the module's cloud."""
+    instances = cloud.boot_many(network, cloud.nodes)
+    cloud.wait_consistent()
+    return instances
 
 
 @pytest.hookimpl(wrapper=True)
