@@ -116,7 +116,8 @@ def changed_address(places: Places) -> Cell:
         to_new = watch(side, one, traffic.question(one, new))
         side.tell_all(BLUE.remove({vtep: [(mac, new)]}))
     answered = any(traffic.is_answer(frame, new) for frame in to_new.answers)
-    silent = not to_old.answers
+    # Other machines may ask this one whether it is still there.
+    silent = not any(traffic.is_answer(frame, old) for frame in to_old.answers)
     return yes_if(
         answered and silent,
         f"new address {'answered' if answered else 'not answered'}, old one"
