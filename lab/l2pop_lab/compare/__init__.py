@@ -5,6 +5,7 @@
     streams.py       sizes, and the messages that both sides get        pure
     results.py       what was measured, to JSON and back                pure
     words.py         results → sentences and rows of text               pure
+    questions.py     frames that ask, rightly and wrongly, by RFC       pure
     sides.py         a side: hosts of one backend, agents, machines     I/O
     dataplanes.py    what only one backend has: its own tools           I/O
     traffic.py       frames, pings and bytes between machines           I/O
