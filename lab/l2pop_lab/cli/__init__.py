@@ -1,1 +1,7 @@
-"""The laboratory's commands: ``ovs-l2pop demo`` and ``ovs-l2pop compare``."""
+"""The laboratory's commands.
+
+::
+
+    demo.py      ``ovs-l2pop demo``
+    compare.py   ``ovs-l2pop compare``
+"""
