@@ -116,8 +116,8 @@ class OpenvswitchBackend:
         if not self._channel.watch(self._matters):
             LOG.info("the switch doesn't tell of flows that others change: they are read back")
         self._flows = self._read_flows()
-        static = self._renderer.static(self._patch)
-        if not self._self_checked and not self._flows.issuperset(static):
+        flows = {row for row in self._renderer.static(self._patch) if isinstance(row, bytes)}
+        if not self._self_checked and not self._flows.issuperset(flows):
             self._self_check()
 
     def close(self) -> None:
