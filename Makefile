@@ -79,7 +79,8 @@ functional: need-root venv os-packages-browser  ## tests against a real Open vSw
 
 .PHONY: neutron
 neutron: venv-neutron  ## the mechanism driver in Neutron's plugin, in one process
-	@$(NEUTRON_VENV)/bin/python -m pytest -n 2 tests/neutron $(PYTEST_ARGS)
+	@$(twice)
+	twice $(NEUTRON_VENV)/bin/python -m pytest -n 2 tests/neutron $(PYTEST_ARGS)
 
 .PHONY: integration
 integration: need-root venv venv-neutron  ## a cloud: real Neutron, RabbitMQ, MariaDB, Open vSwitch (root)
