@@ -57,7 +57,8 @@ class Planner:
         """The pipeline is compiled anew."""
         pipeline = stamps.pipeline
         self._cookie, self._learned_cookie = pipeline.cookie, pipeline.learned_cookie
-        self._learned, *_ = self._all_learned = [table.id for table in pipeline.learned]
+        self._all_learned = [table.id for table in pipeline.learned]
+        self._learned = self._all_learned[0]
 
         def those(fact: str, *slots: str, wide: bool = False) -> list[tuple[int, Stamp]]:
             """What serves a fact and tells these parameters: table, and what reads them. Of a flow

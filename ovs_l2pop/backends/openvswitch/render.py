@@ -1,13 +1,13 @@
 """Facts to rows: what Open vSwitch needs for each."""
 
-import itertools
 from base64 import b32encode
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cache, partial
 from hashlib import blake2b
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 
-from ovs_l2pop.backends.openvswitch.pipeline import OF_NETWORK, FlowTemplate
+from ovs_l2pop.backends.openvswitch.pipeline import OF_NETWORK, FlowTemplate, Pipeline
 from ovs_l2pop.backends.openvswitch.rows import OvsRow, TunnelPort
 from ovs_l2pop.backends.openvswitch.stamps import SHARDS, Filler, Stamps, encode, group_id
 from ovs_l2pop.core import table
@@ -90,21 +90,33 @@ class PortNumbers:
             self._next = min(self._next, number)
 
 
+def _serving(
+    pipeline: Pipeline, fact: str, conditions: frozenset[str], network_type: str
+) -> list[FlowTemplate]:
+    """The templates of a fact whose conditions hold, for a type of tunnel."""
+    return [
+        template
+        for template in pipeline.of(fact)
+        if template.holds(conditions) and template.network_type in (None, network_type)
+    ]
+
+
 class _Bound:
     """The flows of one attachment, with its constants filled in.
 
-    :param conditions: those that hold on this host and of this network.
+    :param serving: the templates of a fact, given which conditions of its own hold.
     """
 
     __slots__ = (
+        "_serving",
+        "_stamps",
         "attachment",
         "constants",
         "floods",
         "local",
         "local4",
         "local6",
-        "neighbour4",
-        "neighbour6",
+        "neighbours",
         "network",
         "network_type",
         "strangers",
@@ -117,52 +129,43 @@ class _Bound:
         self,
         stamps: Stamps,
         attachment: Attachment,
-        conditions: frozenset[str],
+        serving: Callable[..., list[FlowTemplate]],
     ) -> None:
+        self._stamps = stamps
+        self._serving = serving
         self.attachment = attachment
         self.network_type = attachment.segment.network_type
         self.vlan = encode("vlan", attachment.local_vlan)
         segment = encode("segment", attachment.segment.segment_id)
         self.constants = {"vlan": self.vlan, "segment": segment}
+        self.network = [fill() for fill in self._fillers("network")]
+        self.strangers = [fill() for fill in self._fillers("strangers")]
+        self.vtep = self._fillers("vtep", "port")
+        self.local = self._fillers("local", "mac")
+        self.unicast = self._fillers("unicast", "mac", "port")
+        self.local4 = self._fillers("local_neighbour", "ip4", but="ip6")
+        self.local6 = self._fillers("local_neighbour", "ip6", but="ip4")
+        #: Whether wide.
+        self.floods = {False: serving("flood"), True: serving("flood", "wide")}
+        #: As far as they were asked for: :meth:`answering`.
+        self.neighbours: dict[tuple[bool, bool, bool], list[Filler]] = {}
 
-        def of(fact: str, *more: str) -> list[FlowTemplate]:
-            held = conditions.union(more)
-            return [
-                template
-                for template in stamps.pipeline.of(fact)
-                if template.holds(held) and template.network_type in (None, self.network_type)
-            ]
+    def answering(self, six: bool, router: bool, override: bool) -> list[Filler]:
+        """What answers for an address, IPv4 or IPv6, with these flags."""
+        flags = [name for name, held in (("router", router), ("override", override)) if held]
+        ip, but = ("ip6", "ip4") if six else ("ip4", "ip6")
+        found = self._fillers("neighbour", ip, "mac", but=but, more=flags)
+        self.neighbours[six, router, override] = found
+        return found
 
-        def fillers(
-            fact: str, *order: str, but: str = "", more: Iterable[str] = ()
-        ) -> list[Filler]:
-            return [
-                stamps.flows[template.name].bind(**self.constants).filler(*order)
-                for template in of(fact, *more)
-                if but not in template.params
-            ]
-
-        self.network = [fill() for fill in fillers("network")]
-        self.strangers = [fill() for fill in fillers("strangers")]
-        self.vtep = fillers("vtep", "port")
-        self.local = fillers("local", "mac")
-        self.unicast = fillers("unicast", "mac", "port")
-        self.local4 = fillers("local_neighbour", "ip4", but="ip6")
-        self.local6 = fillers("local_neighbour", "ip6", but="ip4")
-        #: By flags: router, override.
-        self.neighbour4, self.neighbour6 = (
-            {
-                flags: fillers("neighbour", ip, "mac", but=but, more=_named(*flags))
-                for flags in itertools.product((False, True), repeat=2)
-            }
-            for ip, but in (("ip4", "ip6"), ("ip6", "ip4"))
-        )
-        #: Narrow, and wide.
-        self.floods = {wide: of("flood", *(["wide"] if wide else [])) for wide in (False, True)}
-
-
-def _named(router: bool, override: bool) -> list[str]:
-    return [*(["router"] if router else []), *(["override"] if override else [])]
+    def _fillers(
+        self, fact: str, *order: str, but: str = "", more: Iterable[str] = ()
+    ) -> list[Filler]:
+        return [
+            self._stamps.flows[template.name].bind(**self.constants).filler(*order)
+            for template in self._serving(fact, *more)
+            if but not in template.params
+        ]
 
 
 class FlowRenderer:
@@ -184,8 +187,9 @@ class FlowRenderer:
         self._numbers = numbers
         self._options = options
         self._shared = "shared" in conditions
-
         self._conditions = frozenset(conditions)
+        # Networks mostly have the same.
+        self._serving = cache(partial(_serving, stamps.pipeline))
         #: Kinds of facts that have no rows.
         self.unused = frozenset(
             kind
@@ -211,9 +215,9 @@ class FlowRenderer:
         """Rows that every bridge has; ``patch`` is the port towards the integration bridge."""
         port = encode("patch", patch)
         stamps = self._stamps
-        found: list[OvsRow] = [
-            *(stamps.static_groups if "arp_responder" in self._conditions else ())
-        ]
+        found: list[OvsRow] = []
+        if "arp_responder" in self._conditions:
+            found += stamps.static_groups
         for skeleton in (False,) if self._shared else (True, False):
             found += stamps.misses[not skeleton]
             for template in stamps.pipeline.of("bridge"):
@@ -236,12 +240,10 @@ class FlowRenderer:
         if isinstance(fact, table.NeighbourFact):
             _, ip, mac, router, override = fact
             packed = bytes.fromhex(mac.replace(":", ""))
-            if ":" in ip:
-                address = inet_pton(AF_INET6, ip)
-                fillers = network.neighbour6[router, override]
-                return tuple([fill(address, packed) for fill in fillers])
-            address = inet_pton(AF_INET, ip)
-            return tuple([fill(address, packed) for fill in network.neighbour4[router, override]])
+            how = ":" in ip, router, override
+            address = inet_pton(AF_INET6 if how[0] else AF_INET, ip)
+            fillers = network.neighbours.get(how) or network.answering(*how)
+            return tuple([fill(address, packed) for fill in fillers])
         if isinstance(fact, table.LocalFact):
             return tuple([fill(encode("mac", fact.mac)) for fill in network.local])
         if isinstance(fact, table.LocalNeighbourFact):
@@ -297,8 +299,11 @@ class FlowRenderer:
         if network is None:
             if len(self._networks) > 2 * MAX_LOCAL_VLAN:  # most are of networks that have gone
                 self._networks.clear()
+            held, kind = self._of(attachment), attachment.segment.network_type
             network = self._networks[attachment] = _Bound(
-                self._stamps, attachment, self._of(attachment)
+                self._stamps,
+                attachment,
+                lambda fact, *more: self._serving(fact, held.union(more), kind),
             )
         return network
 
