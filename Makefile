@@ -59,7 +59,7 @@ demo: venv  ## show it: hosts in network namespaces, real Open vSwitch (root; DE
 	@$(BIN)/ovs-l2pop demo $(DEMO_ARGS)
 
 .PHONY: test
-test: need-root lint venv-neutron os-packages-browser  ## everything that CI runs: lint, then all tests
+test: need-root lint venv-neutron os-packages-functional  ## everything that CI runs: lint, then all tests
 	@$(twice)
 	# A file's tests stay together: they share hosts. Two files at a time, as there are two cores.
 	twice $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/fuzz tests/packaging tests/functional $(PYTEST_ARGS)
@@ -74,7 +74,7 @@ packaging: venv  ## the wheel in an empty virtual environment, and what .venv mu
 	@$(BIN)/python -m pytest tests/packaging $(PYTEST_ARGS)
 
 .PHONY: functional
-functional: need-root venv os-packages-browser  ## tests against a real Open vSwitch in network namespaces (root)
+functional: need-root venv os-packages-functional  ## tests against a real Open vSwitch in network namespaces (root)
 	@$(BIN)/python -m pytest tests/functional $(PYTEST_ARGS)
 
 .PHONY: neutron
@@ -211,10 +211,10 @@ os-packages-neutron: | os-packages
 	profile=neutron
 	$(os_packages)
 
-.PHONY: os-packages-browser
-os-packages-browser: | os-packages
+.PHONY: os-packages-functional
+os-packages-functional: | os-packages
 	@$(quietly)
-	profile=browser
+	profile=functional
 	$(os_packages)
 
 # Leaves an existing .venv's versions alone as far as setup.cfg allows them.

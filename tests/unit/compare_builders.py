@@ -109,7 +109,8 @@ FEATURES = (
     feature("restart", "yes", "none"),
     feature("fail", "yes", "failed", "nothing came"),
 )
-RESULTS = Results(ENVIRONMENT, Sizes(entries=1000), FIGURES, FEATURES, ("a warning",))
+BESIDE = (replace(FEATURES[0], cells={"Somebody's": Cell("partly", "said half of it")}),)
+RESULTS = Results(ENVIRONMENT, Sizes(entries=1000), FIGURES, FEATURES, ("a warning",), BESIDE)
 
 
 def busy(results: Results) -> Results:

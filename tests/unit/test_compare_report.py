@@ -55,6 +55,8 @@ def test_everything_is_in_it() -> None:
         assert feature.question in page.text
         assert all(cell.seen in page.text for cell in feature.cells.values())
     for value in (
+        "Somebody's",
+        "said half of it",
         "ovs-l2pop compare",
         "Linux 6.18",
         "a processor",

@@ -1,5 +1,6 @@
 """What ``ovs-l2pop compare`` says of its figures."""
 
+import re
 from dataclasses import replace
 
 from compare_builders import FIGURES, RESULTS, busy, feature, figure, taken
@@ -111,6 +112,8 @@ def test_text_has_everything() -> None:
     for feature_ in RESULTS.features:
         assert feature_.question in shown
     assert "failed" in shown
+    # The answers of both sides, and of who else was asked.
+    assert re.search(r"Somebody's\n.*yes +yes +partly\n", shown + "\n")
 
 
 def test_a_check_that_one_side_cannot_have_is_no_point_for_the_other() -> None:

@@ -8,6 +8,7 @@
     questions.py     frames that ask, rightly and wrongly, by RFC       pure
     sides.py         a side: hosts of one backend, agents, machines     I/O
     dataplanes.py    what only one backend has: its own tools           I/O
+    responders.py    hosts of others' responders: Neutron's, FRR's, …   I/O
     traffic.py       frames, pings and bytes between machines           I/O
     measurements.py  the steps in which figures are taken, in order     I/O
     measure_*.py     the figures, each taken on one side                I/O

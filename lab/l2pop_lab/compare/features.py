@@ -341,3 +341,10 @@ CHECKS = tuple(
     )
 )
 """All checks, in the order in which they run and are shown."""
+
+BY_FRAMES = tuple(
+    check
+    for check in CHECKS
+    if check.section == RESPONDER and check.key not in ("unknown-dropped", "duplicate", "sticky")
+)
+"""Those that a responder decides, and not who tells it what it knows."""

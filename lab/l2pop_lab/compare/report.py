@@ -39,6 +39,8 @@ def html(results: Results) -> str:
             (section, [feature for feature in results.features if feature.section == section])
             for section in dict.fromkeys(feature.section for feature in results.features)
         ],
+        beside=words.beside_others(results),
+        beside_title=words.BESIDE,
         measured=words.measured,
         number=words.number,
     )

@@ -1,7 +1,7 @@
 """What was measured, and its form as JSON. Pure; no I/O."""
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -145,6 +145,8 @@ class Results:
     features: tuple[Feature, ...]
     warnings: tuple[str, ...] = ()
     """What Open vSwitch complained of in its log."""
+    beside: tuple[Feature, ...] = ()
+    """Some of the features again, each with cells of others' responders alone."""
 
     def figure(self, key: str) -> Figure | None:
         """Return a figure, None if it isn't there."""
@@ -165,7 +167,7 @@ class Results:
                     lost.setdefault((side, outcome.error), []).append(figure.title)
         for (side, error), titles in lost.items():
             yield f"{side}: {error} ({'; '.join(titles)})"
-        for feature in self.features:
+        for feature in (*self.features, *self.beside):
             for side, cell in feature.cells.items():
                 if cell.answer == "failed":
                     yield f"{side}: {cell.seen} ({feature.question})"
@@ -190,16 +192,20 @@ def from_json(content: Mapping[str, Any]) -> Results:
         Figure(**figure | {"outcomes": _outcomes(figure["outcomes"])})
         for figure in content["figures"]
     )
-    features = tuple(
-        Feature(**feature | {"cells": {side: Cell(**c) for side, c in feature["cells"].items()}})
-        for feature in content["features"]
-    )
     return Results(
         environment=Environment(**content["environment"]),
         sizes=Sizes(**content["sizes"]),
         figures=figures,
-        features=features,
+        features=_features(content["features"]),
         warnings=tuple(content["warnings"]),
+        beside=_features(content["beside"]),
+    )
+
+
+def _features(content: Iterable[Mapping[str, Any]]) -> tuple[Feature, ...]:
+    return tuple(
+        Feature(**{**feature, "cells": {side: Cell(**c) for side, c in feature["cells"].items()}})
+        for feature in content
     )
 
 

@@ -13,6 +13,7 @@ from l2pop_lab.compare import environment, features, measurements
 from l2pop_lab.compare.checking import Places
 from l2pop_lab.compare.dataplanes import Dataplane, LinuxBridge, Openvswitch
 from l2pop_lab.compare.features import Check
+from l2pop_lab.compare.responders import RESPONDERS, Responder
 from l2pop_lab.compare.results import Cell, Feature, Figure, Outcome, Results
 from l2pop_lab.compare.sides import Side
 from l2pop_lab.compare.steps import SECTIONS, Context, Step
@@ -55,7 +56,7 @@ def run(sizes: Sizes, command: str, progress: Progress) -> Results:
     begin = time.monotonic()
     where = environment.begin(command)
     steps = measurements.steps(sizes)
-    progress.total(1 + len(steps) + len(features.CHECKS))
+    progress.total(1 + len(steps) + len(features.CHECKS) + len(RESPONDERS))
     with ExitStack() as stack:
         progress.start("hosts, agents and machines of both backends")
         labs = [
@@ -87,8 +88,9 @@ def run(sizes: Sizes, command: str, progress: Progress) -> Results:
         )
         where = replace(where, load_after=environment.load())
         progress.detail("removing everything")
+    beside = _others(progress)
     where = replace(where, seconds=time.monotonic() - begin)
-    return Results(where, sizes, tuple(figures), tuple(found), warnings)
+    return Results(where, sizes, tuple(figures), tuple(found), warnings, tuple(beside))
 
 
 def _populate_mixed(pairs: Sequence[Side]) -> None:
@@ -172,6 +174,38 @@ def _check(
                 )
             )
     return found
+
+
+def _others(progress: Progress) -> list[Feature]:
+    """The rows that frames decide, where others' responders answer."""
+    columns = {}
+    for kind in RESPONDERS:
+        progress.start(f"another responder: {kind.title}")
+        missing = kind.missing()
+        found, error = (None, "") if missing else _attempt(partial(_column, kind))
+        lacking = Cell("none", missing) if missing else Cell("failed", error)
+        columns[kind.title] = found or dict.fromkeys((c.key for c in features.BY_FRAMES), lacking)
+    return [
+        Feature(
+            check.key,
+            check.section,
+            check.question,
+            check.meaning,
+            {title: cells[check.key] for title, cells in columns.items()},
+        )
+        for check in features.BY_FRAMES
+    ]
+
+
+def _column(kind: type[Responder]) -> dict[str, Cell]:
+    with Lab(HOSTS, linuxbridge=range(1, HOSTS + 1) if kind.linux else ()) as lab:
+        side = kind(lab)
+        side.populate(BLUE, range(1, HOSTS + 1))
+        places = Places(side, side, side, {})
+        try:
+            return {check.key: _cell(check, places) for check in features.BY_FRAMES}
+        finally:
+            side.close()
 
 
 def _cell(check: Check, places: Places) -> Cell:

@@ -1,12 +1,13 @@
 """Results as sentences and as rows of text: what they say is computed. Pure; no I/O."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from l2pop_lab.compare.results import ENOUGH, SIDES, Feature, Figure, Outcome, Results
 
 ALIKE = 1.1
 """A ratio below this is no difference worth a word."""
+BESIDE = "What a responder may say: others beside ours"
 BUSY = 0.5
 """Load for each core from which on a machine counts as busy."""
 HEADLINES = (
@@ -253,6 +254,12 @@ def text(results: Results) -> list[str]:
     )
     lines += ["", "Checks"]
     lines += _table((feature.question, *_answers(feature).values()) for feature in results.features)
+    if results.beside:
+        lines += ["", BESIDE]
+        lines += _table(
+            ((feature.question, *_answers(feature).values()) for feature in beside_others(results)),
+            list(beside_others(results)[0].cells),
+        )
     return [*lines, "", *cautions(results)]
 
 
@@ -261,8 +268,16 @@ def _short(value: str) -> str:
     return value.partition(":")[0]
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    cells = [("", *SIDES), *rows]
+def beside_others(results: Results) -> list[Feature]:
+    """The rows that others' responders were asked for too, with all cells."""
+    ours = {feature.key: feature.cells for feature in results.features}
+    return [
+        replace(feature, cells={**ours.get(feature.key, {}), **feature.cells}) for feature in results.beside
+    ]
+
+
+def _table(rows: Iterable[tuple[str, ...]], sides: Sequence[str] = SIDES) -> list[str]:
+    cells = [("", *sides), *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  " + "  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip()
