@@ -9,7 +9,7 @@ from feed_helpers import FLOODING, Net, Site, send, wait_until
 from frame_helpers import BROADCAST, arp, plain
 from switch_helpers import LEARNED, UCAST_TO_TUN, copies, flows, table, traced
 
-from l2pop_lab.topology import Host, Lab, Machine
+from l2pop_lab.topology import Host, Lab, Machine, craft
 
 MAC1, MAC2, MAC3 = (f"fa:16:3e:00:00:0{number}" for number in (1, 2, 3))
 VIRTUAL = "00:00:5e:00:01:07"  # a VRRP router's
@@ -44,7 +44,7 @@ def learned(host: Host) -> dict[str, str]:
     """MAC → tunnel port of what the switch has learned."""
     return {
         flow.split("dl_dst=")[1].split()[0]: flow.rsplit('output:"', 1)[1].rstrip('"')
-        for flow in flows(host, LEARNED)
+        for flow in flows(host, f"{LEARNED},table={UCAST_TO_TUN}")
     }
 
 
@@ -102,6 +102,32 @@ def test_a_learned_machine_that_moves_is_followed(site: Site) -> None:
     vm2.send(plain(BROADCAST, VIRTUAL, "rarp")[:12] + b"\x80\x35" + bytes(46))
     wait_until(lambda: learned(one)[VIRTUAL] == "vxlan-0ac80002", "h1 follows back")
     assert traced(one, "tap-vm1", f"dl_src={MAC1},dl_dst={VIRTUAL}") == [two.vtep]
+
+
+@pytest.mark.parametrize("how", ["ARP", "RARP", "advertisement"])
+def test_who_says_that_it_has_moved_is_not_learned_where_it_was(site: Site, how: str) -> None:
+    """What it sent before by the old way is counted, and so learned, after its announcement."""
+    one = site.lab.hosts[0]
+    vm1, vm2, vm3 = machines(site)
+    announcement = {
+        "ARP": arp(VIRTUAL, "10.0.0.7", "10.0.0.7"),
+        "RARP": plain(BROADCAST, VIRTUAL, "rarp")[:12] + b"\x80\x35" + bytes(46),
+        "advertisement": craft.advertisement(VIRTUAL, "fd00::7"),
+    }[how]
+    ways = {vm2: "vxlan-0ac80002", vm3: "vxlan-0ac80003"}
+    found = []
+    with vm1.capture() as heard:
+        for number in range(6):
+            before, after = (vm2, vm3) if number % 2 == 0 else (vm3, vm2)
+            for count in range(20):
+                before.send(plain(MAC1, VIRTUAL, f"{number}.{count} before"))
+            heard.wait_for(lambda data, n=number: f"{n}.19 before".encode() in data)  # type: ignore[misc]
+            after.send(announcement)
+            wait_until(lambda to=ways[after]: learned(one)[VIRTUAL] == to, "h1 follows")  # type: ignore[misc]
+            _look_through_caches(one)
+            found.append(learned(one)[VIRTUAL] == ways[after])
+            # The next round's frames come from there.
+    assert all(found), found
 
 
 def test_an_announced_entry_beats_a_learned_one(site: Site) -> None:
@@ -162,6 +188,6 @@ def test_learned_flows_expire(site: Site) -> None:
     one, _, three = site.lab.hosts
     _, vm2, _ = machines(site)
     speak(vm2, MAC2, one, three)
-    (flow,) = flows(one, LEARNED)
+    (flow,) = flows(one, f"{LEARNED},table={UCAST_TO_TUN}")
     assert "hard_timeout=300" in flow
     assert "priority=1," in flow

@@ -272,7 +272,7 @@ def beside_others(results: Results) -> list[Feature]:
     """The rows that others' responders were asked for too, with all cells."""
     ours = {feature.key: feature.cells for feature in results.features}
     return [
-        replace(feature, cells={**ours.get(feature.key, {}), **feature.cells}) for feature in results.beside
+        replace(other, cells={**ours.get(other.key, {}), **other.cells}) for other in results.beside
     ]
 
 
