@@ -298,8 +298,8 @@ class Worker:
     def _tend(self) -> None:
         """What nobody tells of: this host's addresses, the file, and who has said enough."""
         now = time.monotonic()
-        self._hold()
-        if self._find_addresses() or self.table.dirty:
+        held = self._hold()
+        if self._find_addresses() or held:
             self._dataplane.log(self._follow())
         try:
             self._housekeeping()
@@ -320,9 +320,12 @@ class Worker:
         elif now >= self._orphans_until:
             self._end_orphans()
 
-    def _hold(self) -> None:
-        for flap in self.table.hold():
+    def _hold(self) -> bool:
+        """Tell of who claims an address in turn; whether it stays where it was, or no longer."""
+        began, changed = self.table.hold()
+        for flap in began:
             LOG.warning("two claim one address: %s", flap)
+        return changed
 
     def _find_addresses(self) -> bool:
         """Take over what this host's addresses are; whether they are others than before."""

@@ -333,11 +333,6 @@ class ForwardingTable:
             if not changed.isdisjoint(network.vteps):
                 self._touch(network_id)
 
-    @property
-    def dirty(self) -> bool:
-        """Whether some fact may differ from what it was at the last :meth:`take_dirty`."""
-        return bool(self._dirty)
-
     def take_dirty(self) -> dict[Key, None]:
         """Keys whose fact may differ from what it was at the last call, each once."""
         dirty, self._dirty = self._dirty, {}
@@ -384,27 +379,29 @@ class ForwardingTable:
                 fact = self._network_fact(key, network, attachment)
             yield key, fact
 
-    def hold(self) -> list[Flap]:
+    def hold(self) -> tuple[list[Flap], bool]:
         """Addresses that two claim in turn stay where they were, until they have been quiet, if
         that is asked for.
 
-        :returns: those that began to move too often since the last call.
+        :returns: those that began to move too often since the last call, and whether facts may
+            differ for it.
         """
         began = self.flaps.news()
         if not self._holds_moving:
-            return began
+            return began, False
         held = {(flap.network_id, flap.address) for flap in self.flaps.current()}
         for flap in began:
             if (network := self._networks.get(flap.network_id)) is not None:
                 network.held[flap.address] = flap.old
                 self._dirty_address(flap.network_id, flap.address)
                 self._held.add((flap.network_id, flap.address))
-        for network_id, address in self._held - held:
+        ended = self._held - held
+        for network_id, address in ended:
             if (network := self._networks.get(network_id)) is not None:
                 network.held.pop(address, None)
                 self._dirty_address(network_id, address)
-        self._held &= held
-        return began
+        self._held -= ended
+        return began, bool(began or ended)
 
     def _dirty_address(self, network_id: str, address: str) -> None:
         kind = UNICAST if _is_mac(address) else NEIGHBOUR

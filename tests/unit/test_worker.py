@@ -153,6 +153,31 @@ def test_senders_wait_half_of_the_time_for_a_dataplane_that_hangs(
     assert "fa:16:3e:00:00:99" in str(backend.rows)
 
 
+def test_what_waits_for_the_dataplane_does_not_ask_for_it_again_and_again(
+    agent: Worker, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried when its back-off says so, and for who has something new."""
+    attempts: list[float] = []
+
+    def connect() -> None:
+        attempts.append(time.monotonic())
+        raise BackendError("no hello")
+
+    monkeypatch.setattr(backend, "connect", connect)
+    backend.down = True
+    assert agent.submit(*told(LATE)).result(5).pending == "no hello"
+
+    def tend() -> int:
+        agent._dataplane.next_try = time.monotonic() + 3600
+        before = len(attempts)
+        agent._tend()
+        return len(attempts) - before
+
+    assert agent.call(tend).result(5) == 0
+    agent.submit(*told(AT_A)).result(5)
+    assert agent.call(tend).result(5) == 0
+
+
 def test_what_cannot_be_mended_is_told_once(
     agent: Worker,
     backend: FakeBackend,
