@@ -28,7 +28,6 @@ KNOWN = {
         "own-tags": "it looks behind tags",
         "taken-over": "it has no memory for announcements",
         "same-host": "it answers for what is behind a tunnel, and floods the rest",
-        "unknown-dropped": "a question is flooded like any broadcast",
     },
 }
 

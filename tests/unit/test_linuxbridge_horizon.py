@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovs_l2pop.backends.linuxbridge.horizon import ANNOUNCE, ENTER, LEAVE
+from ovs_l2pop.backends.linuxbridge.horizon import ANNOUNCE, ENTER, LEAVE, LEAVE_ALONE
 
 TUNNEL, PORT = 7, 8
 ENTERED_BY, DEVICE, INDEX, CLASS = 36, 40, 44, 72
@@ -135,6 +135,26 @@ def test_what_a_tunnel_brought_is_not_mirrored(frame: bytes, length: int) -> Non
 def test_what_a_tunnel_brought_never_leaves_by_it(frame: bytes, length: int, mark: int) -> None:
     known = {ENTERED_BY: TUNNEL, DEVICE: TUNNEL, INDEX: mark}
     assert run(LEAVE, frame[:length], known) == DROP
+
+
+def asks(frame: bytes) -> bool:
+    """In words: a question to all, of whatever form that the bridge may have looked at."""
+    kind, body = frame[12:14], frame[14:]
+    if not frame[0] & 1 or announces(frame):
+        return False
+    if kind == b"\x08\x06":
+        whole = len(body) >= 28 or (len(body) >= 8 and body[4:6] != b"\6\4")
+        return whole and body[2:4] == b"\x08\0" and body[6:8] == b"\0\1"
+    return kind == b"\x86\xdd" and len(body) >= 64 and body[6] == 58 and body[40] == 135
+
+
+@given(any_frame, cut, st.sampled_from([0, 0x6C33]))
+def test_alone_nobody_else_is_asked(frame: bytes, length: int, mark: int) -> None:
+    """What the bridge had no answer for stays here; all else as ever."""
+    frame = frame[:length]
+    found, known = ({ENTERED_BY: PORT, DEVICE: TUNNEL, INDEX: mark} for _ in range(2))
+    asked = asks(frame) and not mark
+    assert run(LEAVE_ALONE, frame, found) == (DROP if asked else run(LEAVE, frame, known))
 
 
 @given(any_frame, cut)

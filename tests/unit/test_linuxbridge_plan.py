@@ -58,6 +58,7 @@ def link(number: int, name: str, owner: str | None = None, **more: Any) -> Link:
         "master": 0,
         "group": 0,
         "suppress": False,
+        "flood": True,
         "odd": (),
         "odd_port": (),
         "odd_sysctls": (),

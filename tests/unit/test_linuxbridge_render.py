@@ -100,6 +100,35 @@ def test_without_responder() -> None:
     assert one.rows(NeighbourFact(HERE, IP1, MAC1)) == ()
 
 
+@pytest.mark.parametrize(
+    ("everywhere", "said", "dropped"),
+    [
+        ("flood", None, False),
+        ("flood", "drop", True),
+        ("drop", None, True),
+        ("drop", "flood", False),
+    ],
+)
+def test_who_is_not_known(everywhere: str, said: str | None, dropped: bool) -> None:
+    """What a network says comes first."""
+    drops = everywhere == "drop"
+    one = renderer(drop_unicast=drops, drop_neighbour=drops)
+    network = HERE._replace(unknown_unicast=said, unknown_neighbour=said)
+    there = one.rows(NetworkFact(network))[0]
+    assert there == TUNNEL._replace(flood=not dropped, responder="alone" if dropped else "on")
+    # Its owner can't be asked, so it is answered for, with the flag.
+    shared = one.rows(NeighbourFact(network, IP6, MAC1, override=False))
+    assert bool(shared) == dropped
+
+
+@pytest.mark.parametrize("how", [{"responder": "answers"}, {"multicast": True}])
+def test_who_is_not_known_must_be_asked_for(how: dict[str, Any]) -> None:
+    """Where announcements don't go through, or a group is all that is known."""
+    there = renderer(drop_neighbour=True, **how).rows(NetworkFact(HERE))[0]
+    assert isinstance(there, Tunnel)
+    assert there.responder == how.get("responder", "on")
+
+
 def test_without_ipv6_in_the_kernel() -> None:
     one = renderer(nd=False)
     assert one.rows(NeighbourFact(HERE, IP6, MAC1)) == ()

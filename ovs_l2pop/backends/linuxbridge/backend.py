@@ -239,6 +239,7 @@ class LinuxBridgeBackend:
                 values = [f"{name}={getattr(row, name)}" for name in shown if getattr(row, name)]
                 values += [] if row.learning else ["learning=off"]
                 values += ["proxy=on"] if row.proxy else []
+                values += [] if row.flood else ["unknown unicast dropped"]
                 values += [] if row.up else ["down"]
                 values += [f"otherwise set: {', '.join(row.odd)}"] if row.odd else []
                 what = f"VNI {row.vni} in {row.bridge or 'no bridge'}, network {row.network_id}"
@@ -349,6 +350,8 @@ class LinuxBridgeBackend:
             responder=responder,
             nd=mtu >= _MIN_IPV6_MTU and _IPV6.is_dir(),
             guarded=self._guards(multicast, missing),
+            drop_unicast=settings.drop_unknown_unicast,
+            drop_neighbour=settings.drop_unknown_neighbour,
         )
 
     def _guards(self, multicast: bool, missing: Missing) -> bool:

@@ -199,7 +199,7 @@ class Devices:
         :param bridged: its entries in the bridge's table.
         """
         others = [port for port in self._inside(bridge) if port.name != row.name]
-        self._write([links.enter(index, bridge.number)])
+        self._write([links.enter(index, bridge.number), links.flood(index, row.flood)])
         self._respond(index, bridge.number, row.responder)
         self._write([*exchange, links.set_up(index), *bridged])
         link = links.by_index(self._netlink, index)
@@ -236,6 +236,8 @@ class Devices:
         else:
             if current.responder != row.responder:
                 self._respond(index, bridge.number, row.responder)
+            if current.flood != row.flood:
+                self._write([links.flood(index, row.flood)])
             if odd := _odd_port(link, bridge):
                 self._write([links.open_up(index, odd)])
         if not link.up:
@@ -274,8 +276,9 @@ class Devices:
 
     def _respond(self, index: int, bridge: int, responder: str) -> None:
         failure = None
-        if responder == "on":
-            failure = horizon.forward(self._netlink, index, bridge)
+        if responder in ("on", "alone"):
+            alone = responder == "alone"
+            failure = horizon.forward(self._netlink, index, bridge, alone=alone)
         else:
             self._mute(index, bridge)
         # Last: until announcements can go round, none may be kept back.
@@ -390,6 +393,7 @@ class Devices:
             tos=vxlan.tos,
             mtu=link.mtu,
             responder=self._responder(link, bridge),
+            flood=link.flood,
             learning=vxlan.learning,
             proxy=vxlan.proxy,
             up=link.up and bridge is not None and bridge.up,
@@ -399,9 +403,10 @@ class Devices:
     def _responder(self, link: Link, bridge: Link | None) -> str:
         if bridge is None:
             return "off"
-        forwarded = horizon.forwarded(self._netlink, link.number, bridge.number)
-        states = {(True, True): "on", (True, False): "answers", (False, False): "off"}
-        return "" if forwarded is None else states.get((link.suppress, forwarded), "")
+        way = horizon.forwarded(self._netlink, link.number, bridge.number)
+        if way == "":
+            return "answers" if link.suppress else "off"
+        return way if way is not None and link.suppress else ""
 
     def _create(self, message: Message, name: str, network_id: str) -> Link:
         self._write([message])

@@ -36,6 +36,7 @@ from ovs_l2pop.backends.linuxbridge.ebpf import (
     TC_CLASS,
     TC_INDEX,
     Code,
+    Step,
     assemble,
     byte,
     differs,
@@ -145,30 +146,58 @@ ANNOUNCE = assemble(
 )
 """-1 for what is to be mirrored, which it marks."""
 
-LEAVE = assemble(
-    (
-        field(DEVICE),
-        keep(),
-        field(ENTERED_BY),
-        kept_equal("drop"),
-        field(TC_INDEX),
-        equal(_ANNOUNCED, "no"),
-        *_KEPT_BACK,
-        "yes",
-        # A bridge with multicast snooping may hand a group of IPv6 to its members, and not to its
-        # own host; but the group of all nodes goes to all.
-        half(12),
-        differs(0x86DD, "drop"),
-        word(2),
-        differs(1, "no"),
-        "drop",
-        *end(_DROP),
-        "no",
-        *tell(TC_INDEX, 0),
-        *end(_CONTINUE),
+
+def _leave(*no_announcement: Step | str) -> bytes:
+    """Drops, or lets others' filters decide, after a look at what isn't an announcement."""
+    return assemble(
+        (
+            field(DEVICE),
+            keep(),
+            field(ENTERED_BY),
+            kept_equal("drop"),
+            field(TC_INDEX),
+            equal(_ANNOUNCED, "pass"),
+            *_KEPT_BACK,
+            "yes",
+            # A bridge with multicast snooping may hand a group of IPv6 to its members, and not to
+            # its own host; but the group of all nodes goes to all.
+            half(12),
+            differs(0x86DD, "drop"),
+            word(2),
+            differs(1, "pass"),
+            "drop",
+            *end(_DROP),
+            "no",
+            *no_announcement,
+            "pass",
+            *tell(TC_INDEX, 0),
+            *end(_CONTINUE),
+        )
     )
+
+
+LEAVE = _leave()
+
+LEAVE_ALONE = _leave(
+    # A question to all that comes here is one that the bridge had no answer for.
+    byte(0),
+    mask(0x01),
+    equal(0, "pass"),
+    half(12),
+    equal(0x0806, "request"),
+    differs(0x86DD, "pass"),
+    byte(20),
+    differs(58, "pass"),
+    byte(54),
+    equal(135, "drop"),
+    jump("pass"),
+    "request",
+    half(16),
+    differs(0x0800, "pass"),
+    half(20),
+    equal(1, "drop"),
 )
-"""Drops, or lets others' filters decide."""
+"""Drops questions for who isn't known as well."""
 
 
 class _Hook(NamedTuple):
@@ -184,6 +213,7 @@ class _Hook(NamedTuple):
 _FIRST, _OURS = 1, 0x6C32  # "l2"
 _ENTER = _Hook("l2pop_enter", ENTER, _INGRESS, _FIRST, _OURS)
 _LEAVE = _Hook("l2pop_leave", LEAVE, _EGRESS, _FIRST, _OURS)
+_LEAVE_ALONE = _LEAVE._replace(program=LEAVE_ALONE)
 # The bridge may be somebody else's, with filters that come first.
 _ANNOUNCE = _Hook("l2pop_announce", ANNOUNCE, _INGRESS, _OURS, 1)
 #: What releases before this one had on a tunnel: it sent announcements to the bridge's output.
@@ -193,7 +223,7 @@ _REDIRECT = _Hook("", b"", _INGRESS, _OURS, 1)
 def missing() -> str:
     """Why programs can't be loaded; empty: they can."""
     try:
-        for hook in (_ENTER, _LEAVE, _ANNOUNCE):
+        for hook in (_ENTER, _LEAVE, _LEAVE_ALONE, _ANNOUNCE):
             loaded(hook.name, hook.program)
     except OSError as error:
         needed = ", CAP_BPF is needed" if error.errno in (errno.EPERM, errno.EACCES) else ""
@@ -201,8 +231,10 @@ def missing() -> str:
     return ""
 
 
-def forward(netlink: Netlink, tunnel: int, bridge: int) -> Failure | None:
+def forward(netlink: Netlink, tunnel: int, bridge: int, *, alone: bool = False) -> Failure | None:
     """Let announcements through between these devices; why they can't be, and aren't.
+
+    :param alone: questions for who isn't known leave by no tunnel.
 
     Nothing leaves by the tunnel in a new way before nothing that it brought can.
     """
@@ -210,7 +242,7 @@ def forward(netlink: Netlink, tunnel: int, bridge: int) -> Failure | None:
         steps = (
             # Another kind of qdisc has one place for both directions: ours would drop everything.
             [_qdisc(tunnel, nl.REPLACE)],
-            [_filter(_LEAVE, tunnel), _filter(_ENTER, tunnel)],
+            [_filter(_LEAVE_ALONE if alone else _LEAVE, tunnel), _filter(_ENTER, tunnel)],
             # Here somebody else's, EEXIST, serves as well.
             [_qdisc(bridge, nl.EXCLUSIVE)],
             [_filter(_ANNOUNCE, bridge, _mirror(tunnel))],
@@ -236,20 +268,20 @@ def stop(netlink: Netlink, tunnel: int, bridge: int) -> None:
     netlink.write(messages)  # ENOENT, EINVAL: there is none
 
 
-def forwarded(netlink: Netlink, tunnel: int, bridge: int) -> bool | None:
-    """Whether announcements go through; None: not as they should."""
+def forwarded(netlink: Netlink, tunnel: int, bridge: int) -> str | None:
+    """Whether announcements go through: "on", "alone", or not: empty; None: not as they should."""
     hooks = ((_ANNOUNCE, bridge), (_LEAVE, tunnel), (_ENTER, tunnel), (_REDIRECT, tunnel))
     announce, leave, enter, redirect = (_find(netlink, *place) for place in hooks)
     if (
         redirect is None
         and _mirrors_to(announce) == tunnel
-        and all(
-            _runs(filter_, hook)
-            for filter_, hook in ((announce, _ANNOUNCE), (leave, _LEAVE), (enter, _ENTER))
-        )
+        and _runs(announce, _ANNOUNCE)
+        and _runs(enter, _ENTER)
     ):
-        return True
-    return None if announce or leave or enter or redirect else False
+        for way, hook in (("on", _LEAVE), ("alone", _LEAVE_ALONE)):
+            if _runs(leave, hook):
+                return way
+    return None if announce or leave or enter or redirect else ""
 
 
 _Filter = dict[int, bytes]  # options by type

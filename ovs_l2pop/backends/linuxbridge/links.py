@@ -36,7 +36,7 @@ _FAMILIES = 26  # IFLA_AF_SPEC
 _SKIP_STATISTICS = 1 << 3
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _BRIDGE_FORWARD_DELAY, _BRIDGE_STP, _BRIDGE_SNOOPING = 1, 5, 23
-_PORT_SUPPRESS = 32  # IFLA_BRPORT_NEIGH_SUPPRESS
+_PORT_FLOOD, _PORT_SUPPRESS = 9, 32  # IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_NEIGH_SUPPRESS
 _VNI, _REMOTE, _DEVICE, _LOCAL, _TTL, _TOS, _LEARNING = 1, 2, 3, 4, 5, 6, 7  # IFLA_VXLAN_…
 _PROXY, _PORT, _REMOTE6, _LOCAL6 = 11, 15, 16, 17
 
@@ -77,6 +77,7 @@ class Link(NamedTuple):
     alias: str
     group: int
     suppress: bool  #: as a bridge's port: ARP and ND are answered for what is behind it
+    flood: bool  #: as a bridge's port: gets frames to MACs that aren't known
     #: Names of settings that are otherwise than ours should have them, as :mod:`.settings` has
     #: them: its own, those of it as a port, files below /proc/sys/net.
     odd: tuple[str, ...]
@@ -209,6 +210,11 @@ def suppress(index: int, on: bool) -> Message:
     return _change_port(index, u8(_PORT_SUPPRESS, on))
 
 
+def flood(index: int, on: bool) -> Message:
+    """Have a bridge's port get frames to MACs that aren't known, or not."""
+    return _change_port(index, u8(_PORT_FLOOD, on))
+
+
 def open_up(index: int, odd: Collection[str]) -> Message:
     """Have a bridge's port as a new one is, in what is *odd*."""
     wanted = (*settings.PORT, settings.PORT_STATE)
@@ -303,6 +309,7 @@ def _link(body: bytes) -> Link:
         alias=string(found.get(_ALIAS, b"")),
         group=_number(found, _GROUP),
         suppress=bool(_number(port, _PORT_SUPPRESS)),
+        flood=port.get(_PORT_FLOOD) != b"\0",
         odd=tuple(odd),
         odd_port=tuple(settings.odd(port, settings.PORT)),
         odd_sysctls=tuple(sysctls),

@@ -94,6 +94,8 @@ class LinuxBridgeSettings:
     tos: int
     ranges: tuple[Range, ...]
     known_vteps_only: bool = False
+    drop_unknown_unicast: bool = False
+    drop_unknown_neighbour: bool = False
 
     @classmethod
     def from_config(cls, conf: Any) -> "LinuxBridgeSettings":
@@ -115,6 +117,8 @@ class LinuxBridgeSettings:
                 tos=_tos(vxlan.tos),
                 ranges=_ranges(vxlan.multicast_ranges, vxlan.vxlan_group),
                 known_vteps_only=common.known_vteps_only,
+                drop_unknown_unicast=common.unknown_unicast == "drop",
+                drop_unknown_neighbour=common.unknown_neighbour == "drop",
             )
             repeated = vxlan.local_ip
         except (cfg.Error, ValueError) as error:

@@ -45,6 +45,8 @@ class Ways(NamedTuple):
     responder: str  #: as in :class:`ovs_l2pop.backends.linuxbridge.rows.Tunnel`
     nd: bool  #: the kernel has IPv6, so neighbours may have IPv6 addresses
     guarded: bool  #: strangers are kept out where the members of a network are known
+    drop_unicast: bool = False  #: to who isn't known, where a network doesn't say otherwise
+    drop_neighbour: bool = False  #: the same of questions
 
 
 class LinkRenderer:
@@ -89,7 +91,7 @@ class LinkRenderer:
         if isinstance(fact, NeighbourFact):
             if not self._answers or (":" in fact.ip and not self._ways.nd):
                 return ()
-            if not fact.override and ":" in fact.ip:
+            if not fact.override and ":" in fact.ip and not self._alone(attachment):
                 return ()  # the kernel can't leave the flag out: its owner answers
             addresses = address_attribute(fact.ip) + mac_attribute(fact.mac)
             router = fact.router and ":" in fact.ip
@@ -129,5 +131,18 @@ class LinkRenderer:
             ttl=ways.ttl,
             tos=ways.tos,
             mtu=ways.mtu,
-            responder=ways.responder,
+            responder="alone" if self._alone(attachment) else ways.responder,
+            flood=not ways.populate
+            or ways.multicast
+            or not _drops(attachment.unknown_unicast, ways.drop_unicast),
         )
+
+    def _alone(self, attachment: Attachment) -> bool:
+        """Whether nobody but this host is asked for who isn't known."""
+        drops = _drops(attachment.unknown_neighbour, self._ways.drop_neighbour)
+        return drops and self._ways.responder == "on" and not self._ways.multicast
+
+
+def _drops(said: str | None, otherwise: bool) -> bool:
+    """Whether a network drops what is for somebody who isn't known."""
+    return otherwise if said is None else said == "drop"

@@ -90,8 +90,8 @@ class Tunnel(NamedTuple):
     ttl: int  #: of outer headers; 0: the kernel's choice
     tos: int  #: of outer headers; 1: the inner packet's
     mtu: int
-    #: "on": ARP and ND for known addresses are answered here, announcements go through;
-    #: "answers": announcements don't; "off": nothing is answered.
+    #: "on": ARP and ND for known addresses are answered here, announcements go through; "alone": as
+    #: on, and nobody else is asked; "answers": announcements don't go; "off": nothing is answered.
     responder: str
     learning: bool = True
     #: The device's own responder. Never on: it drops what it can't answer.
@@ -100,6 +100,8 @@ class Tunnel(NamedTuple):
     up: bool = True
     #: Names of settings that it, its port, or a bridge of ours around it has otherwise.
     odd: tuple[str, ...] = ()
+    #: Frames to a MAC that isn't known go to every VTEP.
+    flood: bool = True
 
     @property
     def six(self) -> bool:

@@ -70,7 +70,6 @@ PORT = (
     _byte("root_block", 6),
     _byte("fastleave", 7),
     _byte("learning", 8, 1),
-    _byte("flood", 9, 1),
     _byte("proxy_arp", 10),
     _byte("proxy_arp_wifi", 12),
     _byte("mcast_flood", 27, 1),
