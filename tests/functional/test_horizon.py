@@ -440,7 +440,7 @@ def test_it_holds_without_agents(site: Site) -> None:
         opened = [os.readlink(path) for path in Path(f"/proc/{agent.pid}/fd").iterdir()]
         agent.stop(signal.SIGKILL)
         if isinstance(host, LinuxBridgeHost):
-            assert sum("bpf-prog" in name for name in opened) == 3
+            assert sum("bpf-prog" in name for name in opened) == 4
             host.exec("bridge", "link", "set", "dev", tunnel_of(NET), "hairpin", "on")
     for host in site.lab.hosts:
         check_sent(site, host, [*FORMS.values(), *ANNOUNCED])
