@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from l2pop_lab.compare.dataplanes import TUNNEL_BRIDGE, LinuxBridge, Openvswitch
@@ -17,6 +17,7 @@ from l2pop_lab.compare.sides import CompareError, Side
 from l2pop_lab.compare.streams import BLUE, Network
 from l2pop_lab.topology import Host, Lab, Machine, namespaces
 from l2pop_lab.topology.host import INTEGRATION_BRIDGE
+from l2pop_lab.topology.ovs import wait_for_socket
 from ovs_l2pop.core.messages import AddEntries, Attachment, Entry, Parser, Properties, RemoveEntries
 from ovs_l2pop.core.wire import Message
 
@@ -67,11 +68,13 @@ class Responder(Side):
                         self._attached.add(host.name)
                     case AddEntries():
                         said = change.properties or {}
+                        add = self.add_here if change.vtep == host.vtep else self.add
                         for entry in change.entries:
-                            self.add(host, entry, said.get((entry.mac, entry.ip), Properties()))
+                            add(host, entry, said.get((entry.mac, entry.ip), Properties()))
                     case RemoveEntries():
+                        remove = self.remove_here if change.vtep == host.vtep else self.remove
                         for entry in change.entries:
-                            self.remove(host, entry)
+                            remove(host, entry)
                     case _:
                         raise CompareError(f"{self.title} has no setting for that")
 
@@ -81,11 +84,17 @@ class Responder(Side):
 
     @abstractmethod
     def add(self, host: Host, entry: Entry, owner: Properties) -> None:
-        """Tell a host of a machine."""
+        """Tell a host of a machine elsewhere."""
 
     @abstractmethod
     def remove(self, host: Host, entry: Entry) -> None:
         """The opposite; the machine may be another's meanwhile."""
+
+    def add_here(self, host: Host, entry: Entry, owner: Properties) -> None:
+        """Tell a host of a machine of its own: of that it needn't be told."""
+
+    def remove_here(self, host: Host, entry: Entry) -> None:
+        """The opposite."""
 
     def others(self, host: Host) -> list[str]:
         """The VTEPs of the other hosts."""
@@ -146,8 +155,6 @@ class NeutronFlows(Responder):
         )
 
     def add(self, host: Host, entry: Entry, owner: Properties) -> None:
-        if entry.vtep == host.vtep:
-            return
         host.ofctl(
             "add-flow",
             TUNNEL_BRIDGE,
@@ -165,8 +172,6 @@ class NeutronFlows(Responder):
             )
 
     def remove(self, host: Host, entry: Entry) -> None:
-        if entry.vtep == host.vtep:
-            return
         unicast = f"table=20,dl_vlan={BLUE.local_vlan},dl_dst={entry.mac}"
         host.ofctl("del-flows", TUNNEL_BRIDGE, unicast)
         if ":" not in entry.ip:
@@ -199,15 +204,11 @@ class _KernelsResponder(Responder):
         return self.dataplane.place(BLUE)[0]
 
     def add(self, host: Host, entry: Entry, owner: Properties) -> None:
-        if entry.vtep == host.vtep:
-            return
         host.exec(*_bridge("replace", entry.mac, f"dst {entry.vtep} self permanent"))
         host.exec(*_bridge("replace", entry.mac, "master static"))
         _ip(host, _neighbour(entry, owner, self.neighbours_on()))
 
     def remove(self, host: Host, entry: Entry) -> None:
-        if entry.vtep == host.vtep:
-            return
         for how in (f"dst {entry.vtep} self", "master"):
             host.exec(*_bridge("del", entry.mac, how), check=False)
         on = self.neighbours_on()
@@ -243,7 +244,8 @@ class Frr(NeighSuppress):
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
-        #: What hosts are to learn from others: host, IP, MAC, and whether it has the R flag.
+        #: What hosts are to learn from others, by host and IP: MAC, and whether it has the R flag;
+        #: None: that nobody has it.
         self._due: dict[tuple[str, str], tuple[str, bool] | None] = {}
 
     @classmethod
@@ -278,7 +280,7 @@ class Frr(NeighSuppress):
         for daemon, text in configured.items():
             (directory / f"{daemon}.conf").write_text(text)
             with (directory / f"{daemon}.log").open("ab") as log:
-                host.popen(
+                process = host.popen(
                     [
                         *(str(FRR / daemon), "-P", "0"),
                         *("-f", str(directory / f"{daemon}.conf")),
@@ -289,26 +291,23 @@ class Frr(NeighSuppress):
                     stderr=subprocess.STDOUT,
                 )
             if daemon == "zebra":
-                _until(lambda: (directory / "zserv").exists(), f"{host.name}: zebra doesn't listen")
+                wait_for_socket(directory / "zserv", process, _PATIENCE)
 
     def add(self, host: Host, entry: Entry, owner: Properties) -> None:
-        if entry.vtep != host.vtep:
-            router = owner.router and ":" in entry.ip
-            self._due[host.name, entry.ip] = (entry.mac, router)
-            return
-        bridge, _ = self.dataplane.place(BLUE)
-        ports = {machine.mac: machine.port for machine in host.machines.values()}
-        port = ports.get(entry.mac, _NOWHERE)
-        sticky = ["sticky"] if owner.sticky else []
-        host.exec("bridge", "fdb", "replace", entry.mac, "dev", port, "master", "static", *sticky)
-        _ip(host, _neighbour(entry, owner, bridge))
+        self._due[host.name, entry.ip] = entry.mac, _says_router(entry, owner)
 
     def remove(self, host: Host, entry: Entry) -> None:
-        if entry.vtep != host.vtep:
-            self._due[host.name, entry.ip] = None
-            return
-        bridge, _ = self.dataplane.place(BLUE)
-        host.exec("ip", "neighbour", "del", entry.ip, "dev", bridge, check=False)
+        self._due[host.name, entry.ip] = None
+
+    def add_here(self, host: Host, entry: Entry, owner: Properties) -> None:
+        ports = {machine.mac: machine.port for machine in host.machines.values()}
+        port = ports.get(entry.mac, _NOWHERE)
+        host.exec("bridge", "fdb", "replace", entry.mac, "dev", port, "master", "static")
+        _ip(host, _neighbour(entry, owner, self.neighbours_on()))
+
+    def remove_here(self, host: Host, entry: Entry) -> None:
+        on = self.neighbours_on()
+        host.exec("ip", "neighbour", "del", entry.ip, "dev", on, check=False)
         host.exec("bridge", "fdb", "del", entry.mac, "dev", _NOWHERE, "master", check=False)
 
     def tell_all(self, *messages: Message) -> None:
@@ -324,16 +323,16 @@ class Frr(NeighSuppress):
         """Until BGP has told everybody."""
         for host in self.hosts:
             wanted = {ip: is_ for (name, ip), is_ in self._due.items() if name == host.name}
-            _until(
-                lambda host=host, wanted=wanted: self._told(host, wanted),  # type: ignore[misc]
-                f"{host.name}: BGP hasn't told {wanted}",
-            )
+            end = time.monotonic() + _PATIENCE
+            while not self._told(host, wanted):
+                if time.monotonic() > end:
+                    raise CompareError(f"{host.name}: BGP hasn't told {wanted}")
+                time.sleep(0.05)
 
     def _told(self, host: Host, wanted: Mapping[str, tuple[str, bool] | None]) -> bool:
-        bridge, _ = self.dataplane.place(BLUE)
         there = {}
         for family in "-4", "-6":
-            listed = host.exec("ip", family, "-j", "neighbour", "show", "dev", bridge)
+            listed = host.exec("ip", family, "-j", "neighbour", "show", "dev", self.neighbours_on())
             for one in json.loads(listed or "[]"):
                 if "extern_learn" in one:
                     there[one["dst"]] = (one.get("lladdr"), "router" in one)
@@ -365,14 +364,10 @@ def _bridge(what: str, mac: str, how: str) -> list[str]:
     return ["bridge", "fdb", what, mac, "dev", _TUNNEL, *how.split()]
 
 
+def _says_router(entry: Entry, owner: Properties) -> bool:
+    return owner.router and ":" in entry.ip
+
+
 def _neighbour(entry: Entry, owner: Properties, device: str) -> str:
-    router = " router" if owner.router and ":" in entry.ip else ""
+    router = " router" if _says_router(entry, owner) else ""
     return f"neighbour replace {entry.ip} lladdr {entry.mac} dev {device} nud permanent{router}"
-
-
-def _until(condition: Callable[[], bool], failure: str) -> None:
-    end = time.monotonic() + _PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            raise CompareError(failure)
-        time.sleep(0.05)

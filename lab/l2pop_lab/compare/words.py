@@ -254,11 +254,11 @@ def text(results: Results) -> list[str]:
     )
     lines += ["", "Checks"]
     lines += _table((feature.question, *_answers(feature).values()) for feature in results.features)
-    if results.beside:
+    if beside := beside_others(results):
         lines += ["", BESIDE]
         lines += _table(
-            ((feature.question, *_answers(feature).values()) for feature in beside_others(results)),
-            list(beside_others(results)[0].cells),
+            ((feature.question, *_answers(feature).values()) for feature in beside),
+            list(beside[0].cells),
         )
     return [*lines, "", *cautions(results)]
 
