@@ -87,6 +87,15 @@ class Attachment(NamedTuple):
     unknown_unicast: str | None = None
     unknown_neighbour: str | None = None
 
+    def drops(self, what: str, otherwise: bool) -> bool:
+        """Whether what is for who isn't known is dropped.
+
+        :param what: ``unknown_unicast`` or ``unknown_neighbour``.
+        :param otherwise: what the agent's options say.
+        """
+        said: str | None = getattr(self, what)
+        return otherwise if said is None else said == "drop"
+
 
 class Entry(NamedTuple):
     """A machine behind a VTEP. All three are strings in canonical notation."""

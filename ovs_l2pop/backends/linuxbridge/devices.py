@@ -276,9 +276,8 @@ class Devices:
 
     def _respond(self, index: int, bridge: int, responder: str) -> None:
         failure = None
-        if responder in ("on", "alone"):
-            alone = responder == "alone"
-            failure = horizon.forward(self._netlink, index, bridge, alone=alone)
+        if responder in horizon.WAYS:
+            failure = horizon.forward(self._netlink, index, bridge, responder)
         else:
             self._mute(index, bridge)
         # Last: until announcements can go round, none may be kept back.

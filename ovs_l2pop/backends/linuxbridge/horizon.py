@@ -213,9 +213,11 @@ class _Hook(NamedTuple):
 _FIRST, _OURS = 1, 0x6C32  # "l2"
 _ENTER = _Hook("l2pop_enter", ENTER, _INGRESS, _FIRST, _OURS)
 _LEAVE = _Hook("l2pop_leave", LEAVE, _EGRESS, _FIRST, _OURS)
-_LEAVE_ALONE = _LEAVE._replace(program=LEAVE_ALONE)
 # The bridge may be somebody else's, with filters that come first.
 _ANNOUNCE = _Hook("l2pop_announce", ANNOUNCE, _INGRESS, _OURS, 1)
+_WAYS = {"on": _LEAVE, "alone": _LEAVE._replace(program=LEAVE_ALONE)}
+WAYS = frozenset(_WAYS)
+"""Those of a responder (``rows.Tunnel``) that have announcements go through."""
 #: What releases before this one had on a tunnel: it sent announcements to the bridge's output.
 _REDIRECT = _Hook("", b"", _INGRESS, _OURS, 1)
 
@@ -223,7 +225,7 @@ _REDIRECT = _Hook("", b"", _INGRESS, _OURS, 1)
 def missing() -> str:
     """Why programs can't be loaded; empty: they can."""
     try:
-        for hook in (_ENTER, _LEAVE, _LEAVE_ALONE, _ANNOUNCE):
+        for hook in (_ENTER, *_WAYS.values(), _ANNOUNCE):
             loaded(hook.name, hook.program)
     except OSError as error:
         needed = ", CAP_BPF is needed" if error.errno in (errno.EPERM, errno.EACCES) else ""
@@ -231,10 +233,10 @@ def missing() -> str:
     return ""
 
 
-def forward(netlink: Netlink, tunnel: int, bridge: int, *, alone: bool = False) -> Failure | None:
+def forward(netlink: Netlink, tunnel: int, bridge: int, way: str) -> Failure | None:
     """Let announcements through between these devices; why they can't be, and aren't.
 
-    :param alone: questions for who isn't known leave by no tunnel.
+    :param way: of :data:`WAYS`.
 
     Nothing leaves by the tunnel in a new way before nothing that it brought can.
     """
@@ -242,7 +244,7 @@ def forward(netlink: Netlink, tunnel: int, bridge: int, *, alone: bool = False) 
         steps = (
             # Another kind of qdisc has one place for both directions: ours would drop everything.
             [_qdisc(tunnel, nl.REPLACE)],
-            [_filter(_LEAVE_ALONE if alone else _LEAVE, tunnel), _filter(_ENTER, tunnel)],
+            [_filter(_WAYS[way], tunnel), _filter(_ENTER, tunnel)],
             # Here somebody else's, EEXIST, serves as well.
             [_qdisc(bridge, nl.EXCLUSIVE)],
             [_filter(_ANNOUNCE, bridge, _mirror(tunnel))],
@@ -269,7 +271,8 @@ def stop(netlink: Netlink, tunnel: int, bridge: int) -> None:
 
 
 def forwarded(netlink: Netlink, tunnel: int, bridge: int) -> str | None:
-    """Whether announcements go through: "on", "alone", or not: empty; None: not as they should."""
+    """In which of :data:`WAYS` announcements go through; empty: they don't, None: not as they
+    should."""
     hooks = ((_ANNOUNCE, bridge), (_LEAVE, tunnel), (_ENTER, tunnel), (_REDIRECT, tunnel))
     announce, leave, enter, redirect = (_find(netlink, *place) for place in hooks)
     if (
@@ -278,7 +281,7 @@ def forwarded(netlink: Netlink, tunnel: int, bridge: int) -> str | None:
         and _runs(announce, _ANNOUNCE)
         and _runs(enter, _ENTER)
     ):
-        for way, hook in (("on", _LEAVE), ("alone", _LEAVE_ALONE)):
+        for way, hook in _WAYS.items():
             if _runs(leave, hook):
                 return way
     return None if announce or leave or enter or redirect else ""

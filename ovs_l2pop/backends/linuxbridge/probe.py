@@ -152,7 +152,7 @@ class Probe:
     def _announcements(self, tunnel: int, bridge: int) -> str:
         if missing := horizon.missing():
             return missing
-        failure = horizon.forward(self._netlink, tunnel, bridge)
+        failure = horizon.forward(self._netlink, tunnel, bridge, _ROW.responder)
         through = horizon.forwarded(self._netlink, tunnel, bridge)
         return "" if through else f"traffic control with clsact, bpf and mirred ({failure})"
 

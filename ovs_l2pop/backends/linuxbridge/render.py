@@ -134,15 +134,10 @@ class LinkRenderer:
             responder="alone" if self._alone(attachment) else ways.responder,
             flood=not ways.populate
             or ways.multicast
-            or not _drops(attachment.unknown_unicast, ways.drop_unicast),
+            or not attachment.drops("unknown_unicast", ways.drop_unicast),
         )
 
     def _alone(self, attachment: Attachment) -> bool:
         """Whether nobody but this host is asked for who isn't known."""
-        drops = _drops(attachment.unknown_neighbour, self._ways.drop_neighbour)
+        drops = attachment.drops("unknown_neighbour", self._ways.drop_neighbour)
         return drops and self._ways.responder == "on" and not self._ways.multicast
-
-
-def _drops(said: str | None, otherwise: bool) -> bool:
-    """Whether a network drops what is for somebody who isn't known."""
-    return otherwise if said is None else said == "drop"

@@ -309,11 +309,11 @@ class FlowRenderer:
 
     def _of(self, attachment: Attachment) -> frozenset[str]:
         """The conditions that hold of a network: what is said of it, else of the host."""
-        held = set(self._conditions)
-        for name in ("unknown_neighbour", "unknown_unicast"):
-            if (word := getattr(attachment, name)) is not None:
-                (held.add if word == "drop" else held.discard)(f"drop_{name}")
-        return frozenset(held)
+        return (self._conditions - OF_NETWORK).union(
+            name
+            for name in OF_NETWORK
+            if attachment.drops(name.removeprefix("drop_"), name in self._conditions)
+        )
 
     def _port(self, network: _Bound, vtep: str) -> bytes:
         tunnel = network.network_type, vtep
