@@ -35,6 +35,22 @@ def agent(backend: FakeBackend, tmp_path: Path) -> Iterator[Worker]:
     agent.stop()
 
 
+def go_down(
+    backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, takes: float = 0.0
+) -> list[float]:
+    """Nobody answers any more, which shows after a while; when it was tried."""
+    attempts: list[float] = []
+
+    def connect() -> None:
+        attempts.append(time.monotonic())
+        time.sleep(takes)
+        raise BackendError("no hello")
+
+    monkeypatch.setattr(backend, "connect", connect)
+    backend.down = True
+    return attempts
+
+
 def test_who_submits_more_than_can_be_written_waits(
     agent: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,15 +147,7 @@ def test_health_answers_while_the_worker_hangs(
 def test_senders_wait_half_of_the_time_for_a_dataplane_that_hangs(
     agent: Worker, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts: list[float] = []
-
-    def connect() -> None:
-        attempts.append(time.monotonic())
-        time.sleep(0.3)
-        raise BackendError("no hello")
-
-    monkeypatch.setattr(backend, "connect", connect)
-    backend.down = True
+    attempts = go_down(backend, monkeypatch, 0.3)
     assert agent.submit(*told(LATE)).result(5).pending == "no hello"
     asked = time.monotonic()
     assert agent.submit(*told(LATE)).result(5).pending == "no hello"
@@ -157,14 +165,7 @@ def test_what_waits_for_the_dataplane_does_not_ask_for_it_again_and_again(
     agent: Worker, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried when its back-off says so, and for who has something new."""
-    attempts: list[float] = []
-
-    def connect() -> None:
-        attempts.append(time.monotonic())
-        raise BackendError("no hello")
-
-    monkeypatch.setattr(backend, "connect", connect)
-    backend.down = True
+    attempts = go_down(backend, monkeypatch)
     assert agent.submit(*told(LATE)).result(5).pending == "no hello"
 
     def tend() -> int:
