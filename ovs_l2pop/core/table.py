@@ -93,6 +93,7 @@ class LocalNeighbourFact(NamedTuple):
 
     attachment: Attachment
     ip: str
+    mac: str
 
 
 Fact = (
@@ -369,7 +370,7 @@ class ForwardingTable:
                 if entry is None:
                     pass
                 elif entry.vtep in own:
-                    fact = LocalNeighbourFact(attachment, address)
+                    fact = LocalNeighbourFact(attachment, address, entry.mac)
                 elif entry in network.properties:
                     router, override, _ = network.properties[entry]
                     fact = NeighbourFact(attachment, address, entry.mac, router, override)

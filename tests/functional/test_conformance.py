@@ -20,15 +20,7 @@ ROWS = {check.key: check for check in CHECKS if check.section == RESPONDER}
 #: is in its net/bridge/br_arp_nd_proxy.c.
 KNOWN = {
     "openvswitch": {"checksum": "no flow can tell whether a checksum is right"},
-    "linuxbridge": {
-        "invalid": "it doesn't look at the hop limit",
-        "checksum": "it doesn't look at it",
-        "incomplete": "it answers whatever options there are",
-        "no-requests": "it answers an asker without address, and groups",
-        "own-tags": "it looks behind tags",
-        "taken-over": "it has no memory for announcements",
-        "same-host": "it answers for what is behind a tunnel, and floods the rest",
-    },
+    "linuxbridge": {},
 }
 
 

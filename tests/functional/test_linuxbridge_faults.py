@@ -219,9 +219,9 @@ def test_a_change_that_an_old_kernel_cannot_make(
     assert node.drift() == Drift([], [])
 
 
-def test_announcements_stay_where_the_kernel_has_no_filters(host: Host) -> None:
-    """They are the price of a responder then, and it is said."""
-    node = Node(host, lambda: Missing(announcements="clsact"))
+def test_the_bridge_answers_where_the_kernel_has_no_programs(host: Host) -> None:
+    """Announcements that it keeps are the price, and it is said."""
+    node = Node(host, lambda: Missing(programs="clsact"))
     node.resync()
     node.tell(attach(NET), NET.add({A: [["fa:16:3e:00:00:01", "10.0.0.1"]]}))
     assert link(host, "vxlan-77")["linkinfo"]["info_slave_data"]["neigh_suppress"] is True
@@ -235,7 +235,7 @@ def test_filters_of_others(node: Node) -> None:
     run, name = node.host.exec, "br-op"
     run("ip", "link", "add", name, "type", "bridge")
     node.tell(attach(NET, name))
-    places = ((name, "ingress"), ("vxlan-77", "egress"))
+    places = (("vxlan-77", "ingress"), ("vxlan-77", "egress"))
     theirs = ("pref", "10", "bpf", "da", "bytecode", "1,6 0 0 4294967295,")
     for device, way in places:
         run("tc", "filter", "add", "dev", device, way, *theirs)
@@ -251,17 +251,15 @@ def test_filters_of_others(node: Node) -> None:
 
 
 def test_a_place_for_filters_that_has_one_way_only(node: Node) -> None:
-    """A qdisc of somebody else's on the tunnel: nothing is answered, so nothing is kept back."""
+    """A qdisc of somebody else's on the tunnel: nothing is answered."""
     node.tell(attach(NET), NET.add({A: entries(3)}))
     run = node.host.exec
     run("tc", "qdisc", "del", "dev", "vxlan-77", "clsact")
     run("tc", "qdisc", "add", "dev", "vxlan-77", "ingress")
     reasons = [*node.resync().values()]
-    assert "no way for announcements, so no responder: Invalid argument" in reasons[0]
+    assert "no responder: Invalid argument" in reasons[0]
     assert reasons[1:] == ["kept, though it is not as it should be"]
-    assert link(node.host, "vxlan-77")["linkinfo"]["info_slave_data"]["neigh_suppress"] is False
-    for device in ("vxlan-77", bridge_of(NET)):
-        assert run("tc", "filter", "show", "dev", device, "ingress") == ""
+    assert run("tc", "filter", "show", "dev", "vxlan-77", "ingress") == ""
     assert node.tell(NET.add({A: entries(5)})) == {}
     assert len(unicast(node.host, "vxlan-77")) == 4
     run("tc", "qdisc", "del", "dev", "vxlan-77", "ingress")
@@ -290,10 +288,10 @@ def test_the_probe_finds_everything_here_and_leaves_nothing(host: Host) -> None:
         (b"bridge\0", "tunnels", "devices of the kind bridge"),
         (b"vxlan\0", "tunnels", "devices of the kind vxlan"),
         (bytes(map(int, (192, 0, 2, 2))), "unicast", "several flooding entries"),
-        (bytes(map(int, (192, 0, 2, 3))), "responder", "neighbours of bridges"),
+        (bytes(map(int, (192, 0, 2, 3))), "neighbours", "neighbours of bridges"),
         (bytes(map(int, (239, 0, 0, 1))), "multicast", "groups of vxlan devices"),
-        (b"clsact\0", "announcements", "clsact, bpf and mirred"),
-        (b"mirred\0", "announcements", "clsact, bpf and mirred"),
+        (b"clsact\0", "programs", "clsact and bpf"),
+        (b"l2pop_leave\0", "programs", "clsact and bpf"),
     ],
 )
 def test_the_probe_names_what_is_missing(

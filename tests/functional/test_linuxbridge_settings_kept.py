@@ -137,7 +137,7 @@ COMMANDS = [
     # The tunnel as a port.
     *port("learning off", "flood off", "mcast_flood off", "bcast_flood off", "isolated on"),
     *port("guard on", "root_block on", "fastleave on", "mcast_to_unicast on", "locked on"),
-    *port("vlan_tunnel on", "state 0", "state 1", "neigh_suppress off", "hairpin on"),
+    *port("vlan_tunnel on", "state 0", "state 1", "neigh_suppress on", "hairpin on"),
     *port("neigh_vlan_suppress on", "mcast_max_groups 5", "backup_nhid 5", "learning on mab on"),
     f"bridge link set dev {T} locked on mab on",
     f"ip link set {T} type bridge_slave proxy_arp on",

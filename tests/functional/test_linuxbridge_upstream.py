@@ -51,8 +51,7 @@ def no_multicast_snooping(found: State, scenario: Scenario) -> None:
 
 def never_proxy(found: State, scenario: Scenario) -> None:
     """``proxy`` drops questions for what isn't in the table, VIPs too (L4)."""
-    if found["tunnel"]["settings"].pop("proxy", None):
-        found["tunnel"]["port"]["neigh_suppress"] = True
+    found["tunnel"]["settings"].pop("proxy", None)
 
 
 def not_bound_to_a_loopback(found: State, scenario: Scenario) -> None:

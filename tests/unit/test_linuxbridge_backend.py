@@ -89,12 +89,13 @@ def test_a_kernel_without_vxlan_or_multicast() -> None:
 
 
 def test_a_kernel_without_responder(caplog: pytest.LogCaptureFixture) -> None:
-    assert ways(settings(), Missing(responder="neigh_suppress")).responder == "off"
-    assert "no ARP and ND responder: this kernel lacks neigh_suppress" in caplog.text
-    assert ways(settings(), Missing(announcements="clsact")).responder == "answers"
+    assert ways(settings(), Missing(neighbours="their marks")).responder == "off"
+    assert "no ARP and ND responder: this kernel lacks their marks" in caplog.text
+    assert ways(settings(), Missing(programs="clsact")).responder == "answers"
+    assert ways(settings(), Missing(programs="clsact", suppression="x")).responder == "off"
     assert "announcements don't leave this host" in caplog.text
     caplog.clear()
-    assert ways(settings(arp_responder=False), Missing(responder="x")).responder == "off"
+    assert ways(settings(arp_responder=False), Missing(neighbours="x")).responder == "off"
     assert caplog.text == ""
 
 

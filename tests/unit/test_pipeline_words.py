@@ -49,7 +49,7 @@ def facts() -> Iterator[Fact]:
         yield from (NetworkFact(here, True), NetworkFact(here, False), VtepFact(here, vteps[0]))
         yield from (UnicastFact(here, MAC, vteps[0]), LocalFact(here, MAC))
         yield from (NeighbourFact(here, ip, MAC) for ip in ("10.0.0.1", "2001:db8::1"))
-        yield from (LocalNeighbourFact(here, ip) for ip in ("10.0.0.2", "2001:db8::2"))
+        yield from (LocalNeighbourFact(here, ip, MAC) for ip in ("10.0.0.2", "2001:db8::2"))
         for router, override in itertools.product((False, True), repeat=2):
             yield NeighbourFact(here, "2001:db8::1", MAC, router, override)
         quiet = here._replace(unknown_unicast="drop", unknown_neighbour="drop")

@@ -390,7 +390,7 @@ class Model:
         for ip, (mac, vtep) in by_ip.items():
             at = (NEIGHBOUR, network, ip)
             if vtep in self.own:
-                yield at, LocalNeighbourFact(attachment, ip)
+                yield at, LocalNeighbourFact(attachment, ip, mac)
             else:
                 yield at, NeighbourFact(attachment, ip, mac)
 

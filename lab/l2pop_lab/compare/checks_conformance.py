@@ -182,7 +182,7 @@ def taken_over(places: Places) -> Cell:
                 seen = watch(side, side.machine(1), asked)
                 if told := _answered(seen):
                     wrong.append(f"{what} on {side.hosts[number - 1].name}: {told}")
-                watch(side, machine, announce(GHOST))
+                watch(side, side.machine(2), announce(GHOST))
                 seen = watch(side, side.machine(1), asked)
                 if not _answered(seen):
                     wrong.append(f"{what}: its owner's own announcement ended the answers")

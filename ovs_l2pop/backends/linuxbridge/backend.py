@@ -16,6 +16,7 @@ from ovs_l2pop.backends.linuxbridge.news import News
 from ovs_l2pop.backends.linuxbridge.options import LinuxBridgeSettings
 from ovs_l2pop.backends.linuxbridge.probe import Missing
 from ovs_l2pop.backends.linuxbridge.render import LinkRenderer, Ways
+from ovs_l2pop.backends.linuxbridge.responder import Responder, running
 from ovs_l2pop.backends.linuxbridge.rows import (
     Bridge,
     BridgeNames,
@@ -81,6 +82,7 @@ class LinuxBridgeBackend:
         self._netlink: Netlink | None = None
         self._news: News | None = None
         self._filter: Filter | None = None
+        self._answers: Responder | None = None
         self._underlay: Underlay | None = None
         self._ways: Ways | None = None
         self._renderer: LinkRenderer | None = None
@@ -132,6 +134,8 @@ class LinuxBridgeBackend:
             )
         self._ways = ways
         known = links.listed(netlink)
+        if self._answers is None and ways.responder == "on":
+            self._answers = _responder(netlink, known.values())
         for link in known.values():
             if link.owner and (bridge := known.get(link.master) if link.vxlan else link):
                 self._bridges.learn(link.owner, bridge.name)
@@ -139,6 +143,9 @@ class LinuxBridgeBackend:
 
     def close(self) -> None:
         self._disconnect()
+        if self._answers is not None:
+            self._answers.close()
+            self._answers = None
         if self._claim is not None:
             self._claim.close()
             self._claim = None
@@ -182,7 +189,7 @@ class LinuxBridgeBackend:
     def installed(self) -> set[Row]:
         netlink = self._open()
         known = links.listed(netlink)
-        found: set[Row] = set(Devices(netlink).rows(known))
+        found: set[Row] = set(Devices(netlink, self._answers).rows(known))
         found |= self._entries(netlink, known)
         if self._filter is not None:
             found |= self._filter.rows()
@@ -192,7 +199,7 @@ class LinuxBridgeBackend:
         netlink, there = self._open(), self._underlay
         limit = f"{there.leaves_by} takes {there.mtu}, outer headers " if there else ""
         limit += str(self._settings.overhead)
-        write = Write(netlink, self._ways, limit, self._failed, self._filter)
+        write = Write(netlink, self._ways, limit, self._failed, self._filter, self._answers)
         assert self._news is not None
         with self._news.ignored():
             for batch in batches:
@@ -223,7 +230,7 @@ class LinuxBridgeBackend:
                 return Found(row._replace(to=to), Scope(row.tunnel), slot(row), copies)
             case Unicast() if row.vtep:
                 return Found(row._replace(odd=""), Scope(row.tunnel), slot(row))
-            case Neighbour() if row.tunnel:
+            case Neighbour() if row.tunnel and not row.here:
                 return Found(row._replace(odd=""), Scope(row.tunnel), slot(row))
         return None  # of half a row, an empty bridge, a port that doesn't fit nobody is in need
 
@@ -258,6 +265,8 @@ class LinuxBridgeBackend:
             case Neighbour():
                 odd = f" ({row.odd})" if row.odd else ""
                 router = " router" if row.router else ""
+                router += "" if row.override else " without override"
+                router += ", here: asked in no tunnel" if row.here else ""
                 return RowText("neighbour", row.bridge, row.ip, f"{row.mac}{router}{odd}")
             case Oversized():
                 return RowText("mtu", row.port, f"MTU {row.mtu}", f"{row.tunnel} takes {row.fits}")
@@ -320,18 +329,7 @@ class LinuxBridgeBackend:
     def _make_ways(self, local: str, there: Underlay, missing: Missing) -> Ways:
         settings = self._settings
         multicast = self._multicast(missing)
-        responder = "off"
-        if settings.arp_responder and settings.l2_population:
-            responder = "answers" if missing.announcements else "on"
-            if missing.responder:
-                responder = "off"
-                LOG.warning("no ARP and ND responder: this kernel lacks %s", missing.responder)
-            elif missing.announcements:
-                LOG.warning(
-                    "ARP and ND announcements don't leave this host while its responder is on:"
-                    " this kernel lacks %s",
-                    missing.announcements,
-                )
+        responder = _how_to_answer(missing) if settings.answers else "off"
         mtu = there.mtu - settings.overhead
         if mtu < _MIN_MTU:
             raise BackendError(
@@ -402,5 +400,31 @@ class LinuxBridgeBackend:
         places = {link.number: (inside.get(link.number, ""), link.name) for link in known.values()}
         found: set[Row] = set(entries.forwarding(netlink, names))
         self._flooding = {row.tunnel for row in found if isinstance(row, Flood)}
-        found |= entries.neighbours(netlink, places)
-        return found
+        neighbours = entries.neighbours(netlink, places)
+        if self._answers is not None:
+            bridges = {tunnel: places[index][1] for index, tunnel in inside.items() if index}
+            neighbours |= self._answers.follow(neighbours, bridges)
+        return found | neighbours
+
+
+def _how_to_answer(missing: Missing) -> str:
+    """What answers ARP and ND, as in :class:`Tunnel`."""
+    if lacking := missing.neighbours or (missing.programs and missing.suppression):
+        LOG.warning("no ARP and ND responder: this kernel lacks %s", lacking)
+        return "off"
+    if missing.programs:
+        LOG.warning(
+            "the bridges themselves answer ARP and ND: announcements don't leave this host, and"
+            " not all is answered as the RFCs say, because this kernel lacks %s",
+            missing.programs,
+        )
+        return "answers"
+    return "on"
+
+
+def _responder(netlink: Netlink, known: Iterable[Link]) -> Responder:
+    tunnels = [link.number for link in known if link.vxlan and link.owner is not None]
+    try:
+        return Responder(running(netlink, tunnels))
+    except OSError as error:
+        raise BackendError(f"no ARP and ND responder: {error.strerror}") from error

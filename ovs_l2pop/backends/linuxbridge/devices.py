@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ovs_l2pop.backends.linuxbridge import entries, horizon, links, settings
+from ovs_l2pop.backends.linuxbridge import entries, links, responder, settings
 from ovs_l2pop.backends.linuxbridge.links import Link
 from ovs_l2pop.backends.linuxbridge.plan import (
     RefusedError,
@@ -20,6 +20,7 @@ from ovs_l2pop.backends.linuxbridge.plan import (
     replaces,
     serves_another,
 )
+from ovs_l2pop.backends.linuxbridge.responder import Responder
 from ovs_l2pop.backends.linuxbridge.rows import (
     ALIAS,
     Bridge,
@@ -49,10 +50,14 @@ _TOGETHER = 200
 
 
 class Devices:
-    """The devices of this host, through a netlink socket of its namespace."""
+    """The devices of this host, through a netlink socket of its namespace.
 
-    def __init__(self, netlink: Netlink) -> None:
+    :param answers: the responder, where it is ours.
+    """
+
+    def __init__(self, netlink: Netlink, answers: Responder | None) -> None:
         self._netlink = netlink
+        self._answers = answers
         #: Ports by bridge, as far as known. To ask for one bridge's the kernel goes through all
         #: devices, and to do so for each of a thousand bridges takes it seconds.
         self._ports: dict[int, list[Link]] = {}
@@ -200,7 +205,7 @@ class Devices:
         """
         others = [port for port in self._inside(bridge) if port.name != row.name]
         self._write([links.enter(index, bridge.number), links.flood(index, row.flood)])
-        self._respond(index, bridge.number, row.responder)
+        self._respond(index, bridge.number, row)
         self._write([*exchange, links.set_up(index), *bridged])
         link = links.by_index(self._netlink, index)
         self._ports[bridge.number] = others if link is None else [*others, link]
@@ -235,7 +240,7 @@ class Devices:
             self._place(index, bridge, row, bridged=_halves(kept, index))
         else:
             if current.responder != row.responder:
-                self._respond(index, bridge.number, row.responder)
+                self._respond(index, bridge.number, row, link.suppress)
             if current.flood != row.flood:
                 self._write([links.flood(index, row.flood)])
             if odd := _odd_port(link, bridge):
@@ -274,20 +279,22 @@ class Devices:
         exchange = [*(gone if both else []), links.rename(index, row.name)]
         self._place(index, bridge, row, exchange, _halves(kept, index))
 
-    def _respond(self, index: int, bridge: int, responder: str) -> None:
+    def _respond(self, index: int, bridge: int, row: Tunnel, suppress: bool = False) -> None:
+        """
+        :param suppress: whether the bridge answers itself now.
+        """
         failure = None
-        if responder in horizon.WAYS:
-            failure = horizon.forward(self._netlink, index, bridge, responder)
+        if row.responder in responder.WAYS and self._answers is not None:
+            failure = self._answers.attach(self._netlink, index, bridge, row.vni, row.responder)
         else:
             self._mute(index, bridge)
-        # Last: until announcements can go round, none may be kept back.
-        answers = responder != "off" and failure is None
-        self._write([links.suppress(index, on=answers)])
+        if (itself := row.responder == "answers") != suppress:
+            self._write([links.suppress(index, on=itself)])
         if failure is not None:
-            raise RefusedError(f"no way for announcements, so no responder: {failure}")
+            raise RefusedError(f"no responder: {failure}")
 
     def _mute(self, index: int, bridge: int) -> None:
-        horizon.stop(self._netlink, index, bridge)
+        responder.stop(self._netlink, index, bridge)
 
     def _bridge(self, row: Tunnel, master: int = 0) -> Link:
         """The bridge that a tunnel belongs in, made if it is the network's own.
@@ -402,10 +409,13 @@ class Devices:
     def _responder(self, link: Link, bridge: Link | None) -> str:
         if bridge is None:
             return "off"
-        way = horizon.forwarded(self._netlink, link.number, bridge.number)
+        if self._answers is not None:
+            way = self._answers.way(self._netlink, link.number)
+        else:
+            way = None if responder.running(self._netlink, [link.number]) else ""
         if way == "":
             return "answers" if link.suppress else "off"
-        return way if way is not None and link.suppress else ""
+        return way if way is not None and not link.suppress else ""
 
     def _create(self, message: Message, name: str, network_id: str) -> Link:
         self._write([message])

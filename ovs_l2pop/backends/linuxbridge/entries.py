@@ -25,6 +25,7 @@ from ovs_l2pop.backends.linuxbridge.rows import (
     LOOSE,
     MAC_SIZE,
     PROTOCOL,
+    PROTOCOL_NO_OVERRIDE,
     Flood,
     Neighbour,
     Unicast,
@@ -56,7 +57,11 @@ _NDMSG = struct.Struct("=BxxxiHBB")  # family, index of the device, state, flags
 
 #: The MAC of the entry with the VTEPs for BUM traffic.
 _EVERYBODY = mac_attribute("00:00:00:00:00:00")
-_OURS = attribute(_PROTOCOL, bytes([PROTOCOL]))
+_OVERRIDES, _DOESNT = (
+    attribute(_PROTOCOL, bytes([protocol])) for protocol in (PROTOCOL, PROTOCOL_NO_OVERRIDE)
+)
+_OURS = _OVERRIDES, _DOESNT
+_MARK_SIZE = len(_OVERRIDES)
 
 # Where the kernel puts things in what it lists. Where it doesn't, they are looked for.
 _HEAD, _FLAGS_AT = _NDMSG.size, 10
@@ -165,10 +170,11 @@ def is_group(address: str) -> bool:
 
 def add_neighbour(row: Neighbour, bridge: int, *, replace: bool) -> Message:
     """Write a neighbour; *replace* what there is for the IP, or fail where there is something."""
+    head = _neighbour_head(row.addresses[:4], bridge, row.router)
     return Message(
         _NEWNEIGH,
         CREATE | REPLACE if replace else CREATE | EXCLUSIVE,
-        _neighbour_head(row.addresses[:4], bridge, row.router) + row.addresses + _OURS,
+        head + row.addresses + (_OVERRIDES if row.override else _DOESNT),
     )
 
 
@@ -325,15 +331,19 @@ def neighbours(netlink: "Netlink", places: Mapping[int, tuple[str, str]]) -> set
     for family in (AF_INET, AF_INET6):
         for body in netlink.dump(Message(_GETNEIGH, 0, _NDMSG.pack(family, 0, 0, 0, 0))):
             _, index, state, flags, _ = unpack(body)
-            if index in places and (addresses := _ip_and_mac(body)):
+            if index not in places:
+                continue
+            addresses, mark = _ip_and_mac(body)
+            if addresses:
                 odd = "" if state == _PERMANENT else "not permanent"
-                plain = len(body) <= _HEAD + len(addresses) + _BESIDES + len(_OURS)
+                plain = len(body) <= _HEAD + len(addresses) + _BESIDES + _MARK_SIZE
                 router = flags == _ROUTER and family == AF_INET6
                 if (flags and not router) or not (
                     plain or _EXTENDED not in attributes(body, _HEAD)
                 ):
                     odd = f"{odd} with flags".lstrip()
-                found.add(Neighbour(*places[index], addresses, odd, router))
+                override = mark == _OVERRIDES
+                found.add(Neighbour(*places[index], addresses, odd, router, override))
     return found
 
 
@@ -381,19 +391,22 @@ def _mark(body: bytes) -> tuple[int, int, bytes] | None:
     """(device, which table, key) of an entry or neighbour of ours; None for somebody else's."""
     family, device, _, flags, _ = _NDMSG.unpack_from(body)
     if family != _AF_BRIDGE:
-        addresses = _ip_and_mac(body)
+        addresses, _ = _ip_and_mac(body)
         return (device, 0, addresses[:-MAC_SIZE]) if addresses else None
     if not flags & _EXTERN_LEARN:
         return None
     return device, _SELF if flags & _SELF else _MASTER, _mac_and_vtep(body)[:MAC_SIZE]
 
 
-def _ip_and_mac(body: bytes) -> bytes:
-    """The attributes of IP and MAC, as rows have them; empty for somebody else's."""
+def _ip_and_mac(body: bytes) -> tuple[bytes, bytes]:
+    """The attributes of IP and MAC, as rows have them, and our mark; empty for somebody else's."""
     end = _HEAD + MAC_SIZE + (8 if body[_HEAD : _HEAD + 4] == _IPV4 else 20)
-    if body[end + _BESIDES : end + _BESIDES + 5] == _OURS[:5]:
-        return body[_HEAD:end]
+    mark = body[end + _BESIDES : end + _BESIDES + _MARK_SIZE]
+    if mark in _OURS:
+        return body[_HEAD:end], mark
     found = attributes(body, _HEAD)
-    if found.get(_PROTOCOL) != bytes([PROTOCOL]):
-        return b""
-    return attribute(_DST, found[_DST]) + attribute(_LLADDR, found.get(_LLADDR, bytes(6)))
+    mark = attribute(_PROTOCOL, found.get(_PROTOCOL, b""))
+    if mark not in _OURS:
+        return b"", b""
+    mac = attribute(_LLADDR, found.get(_LLADDR, bytes(6)))
+    return attribute(_DST, found[_DST]) + mac, mark

@@ -29,6 +29,7 @@ _DELQDISC, _NEWFILTER, _DELFILTER = 37, 44, 45
 _LINK, _NEIGHBOUR = struct.Struct("=BxHiII"), struct.Struct("=BxxxiHBB")
 _NAME, _ALIAS, _GROUP = 3, 20, 27  # IFLA_…
 _MAC, _PROTOCOL = 2, 12  # NDA_LLADDR, NDA_PROTOCOL
+_OURS = {bytes([protocol]) for protocol in (rows.PROTOCOL, rows.PROTOCOL_NO_OVERRIDE)}
 _SELF, _EXTERN_LEARN, _PERMANENT = 0x02, 0x10, 0x80
 _AF_BRIDGE = 7
 _BUFFER = 1 << 16
@@ -115,7 +116,7 @@ def concerns(kind: int, body: bytes) -> bool:
         family, _, state, flags, _ = _NEIGHBOUR.unpack_from(body)
         found = attributes(body, _NEIGHBOUR.size)
         if family != _AF_BRIDGE:
-            return found.get(_PROTOCOL) == bytes([rows.PROTOCOL])
+            return found.get(_PROTOCOL) in _OURS
         # What is permanent in a tunnel's table was learned by nobody.
         written = bool(flags & _EXTERN_LEARN or (flags & _SELF and state & _PERMANENT))
         return written or not any(found.get(_MAC, b"\1"))

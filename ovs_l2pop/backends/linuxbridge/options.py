@@ -135,6 +135,11 @@ class LinuxBridgeSettings:
         return None
 
     @property
+    def answers(self) -> bool:
+        """Whether there is something to answer ARP and ND from, and it is asked for."""
+        return self.arp_responder and self.l2_population
+
+    @property
     def overhead(self) -> int:
         """Bytes of outer headers: Ethernet 14, IPv4 20 or IPv6 40, UDP 8, VXLAN 8 (RFC 7348)."""
         return 70 if self.local_ip is not None and ":" in self.local_ip else 50

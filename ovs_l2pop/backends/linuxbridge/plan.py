@@ -150,7 +150,9 @@ def addition(row: Entry, place: Place, before: Entry | None) -> Iterator[Message
         if row.bridged:
             yield entries.hold(row, place.tunnel)
     elif isinstance(row, Neighbour):
-        yield entries.add_neighbour(row, place.bridge, replace=before is not None)
+        if not row.here:
+            there = isinstance(before, Neighbour) and not before.here
+            yield entries.add_neighbour(row, place.bridge, replace=there)
     else:
         done = set(before.to) if isinstance(before, Flood) and before != row else set()
         for address in row.to:

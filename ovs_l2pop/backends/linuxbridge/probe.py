@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import NamedTuple
 
-from ovs_l2pop.backends.linuxbridge import entries, horizon, links, rows
+from ovs_l2pop.backends.linuxbridge import entries, links, responder, rows
 from ovs_l2pop.backends.linuxbridge.guard import Filter
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.netlink.messages import Message
@@ -30,8 +30,9 @@ class Missing(NamedTuple):
     tunnels: str = ""  #: devices of the kinds bridge and vxlan
     unicast: str = ""  #: a table in the vxlan device, with several VTEPs for BUM traffic
     multicast: str = ""  #: a multicast group in the vxlan device
-    responder: str = ""  #: a bridge that answers ARP and ND, and marked neighbours
-    announcements: str = ""  #: programs and filters that let announcements through, and the horizon
+    neighbours: str = ""  #: marked neighbours of a bridge, for which ARP and ND are answered
+    programs: str = ""  #: eBPF programs and filters that answer
+    suppression: str = ""  #: a bridge that answers itself
     guard: str = ""  #: packet filters, which keep strangers out
 
 
@@ -47,7 +48,7 @@ def missing() -> Missing:
 def _in_namespace() -> Missing:
     # os.unshare() comes with Python 3.12.
     libc = ctypes.CDLL(None, use_errno=True)
-    unknown = Missing(announcements=horizon.missing())  # which takes no namespace
+    unknown = Missing(programs=responder.missing())  # which takes no namespace
     if libc.unshare(_CLONE_NEWNET):
         LOG.debug("no namespace to probe the kernel in: %s", os.strerror(ctypes.get_errno()))
         return unknown
@@ -119,8 +120,9 @@ class Probe:
             multicast=self._lacks(
                 "groups of vxlan devices", links.new_tunnel(grouped, _GROUPED, self._index("lo"))
             ),
-            responder=self._responder(tunnel, bridge),
-            announcements=self._announcements(tunnel, bridge),
+            neighbours=self._neighbours(bridge),
+            suppression=self._suppression(tunnel),
+            programs=self._programs(tunnel, bridge),
             guard=_guard(),
         )
 
@@ -136,25 +138,29 @@ class Probe:
         marked = there == {rows.Flood(_TUNNEL, _VTEPS), row}
         return missing or ("" if marked else "marks of forwarding entries (extern_learn, sticky)")
 
-    def _responder(self, tunnel: int, bridge: int) -> str:
+    def _neighbours(self, bridge: int) -> str:
         row = rows.Neighbour(_TUNNEL, _BRIDGE, rows.address_attribute("192.0.2.3") + _MAC)
-        suppression = "neigh_suppress of bridge ports"
-        missing = self._lacks(suppression, links.suppress(tunnel, on=True)) or self._lacks(
+        missing = self._lacks(
             "neighbours of bridges", entries.add_neighbour(row, bridge, replace=True)
         )
-        # An old kernel takes what it doesn't know, and does nothing.
-        port = links.by_index(self._netlink, tunnel)
-        if port is None or not port.suppress:
-            return missing or suppression
         there = entries.neighbours(self._netlink, {bridge: (_TUNNEL, _BRIDGE)})
         return missing or ("" if there == {row} else "protocols of neighbours")
 
-    def _announcements(self, tunnel: int, bridge: int) -> str:
-        if missing := horizon.missing():
+    def _suppression(self, tunnel: int) -> str:
+        suppression = "neigh_suppress of bridge ports"
+        missing = self._lacks(suppression, links.suppress(tunnel, on=True))
+        # An old kernel takes what it doesn't know, and does nothing.
+        port = links.by_index(self._netlink, tunnel)
+        return missing or ("" if port is not None and port.suppress else suppression)
+
+    def _programs(self, tunnel: int, bridge: int) -> str:
+        if missing := responder.missing():
             return missing
-        failure = horizon.forward(self._netlink, tunnel, bridge, _ROW.responder)
-        through = horizon.forwarded(self._netlink, tunnel, bridge)
-        return "" if through else f"traffic control with clsact, bpf and mirred ({failure})"
+        with closing(responder.Responder()) as answers:
+            way = _ROW.responder
+            failure = answers.attach(self._netlink, tunnel, bridge, _ROW.vni, way)
+            there = answers.way(self._netlink, tunnel) == way
+        return "" if there else f"traffic control with clsact and bpf ({failure})"
 
     def _all(self, what: str, messages: Iterable[Message]) -> str:
         return next(filter(None, (self._lacks(what, message) for message in messages)), "")

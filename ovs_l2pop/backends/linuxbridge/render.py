@@ -64,6 +64,7 @@ class LinkRenderer:
         self._own_bridge = bridge
         self._populate = ways.populate
         self._answers = ways.responder != "off"
+        self._forwards = ways.responder == "on"
         self._here = vtep_attribute("::" if ":" in ways.local else "0.0.0.0")
         #: Kinds of facts that have no rows.
         self.unused = frozenset(
@@ -91,15 +92,20 @@ class LinkRenderer:
         if isinstance(fact, NeighbourFact):
             if not self._answers or (":" in fact.ip and not self._ways.nd):
                 return ()
-            if not fact.override and ":" in fact.ip and not self._alone(attachment):
-                return ()  # the kernel can't leave the flag out: its owner answers
+            six = ":" in fact.ip
+            override = fact.override or not six
+            if not override and not self._forwards:
+                return ()  # the kernel's own responder can't leave the flag out: its owner answers
             addresses = address_attribute(fact.ip) + mac_attribute(fact.mac)
-            router = fact.router and ":" in fact.ip
-            return (Neighbour(self._tunnel, self._bridge, addresses, router=router),)
+            router = fact.router and six
+            return (Neighbour(self._tunnel, self._bridge, addresses, "", router, override),)
         if isinstance(fact, FloodFact):
             return () if self._ways.multicast else (Flood(self._tunnel, fact.vteps),)
         if isinstance(fact, LocalNeighbourFact):
-            return ()
+            if not self._forwards or (":" in fact.ip and not self._ways.nd):
+                return ()
+            addresses = address_attribute(fact.ip) + mac_attribute(fact.mac)
+            return (Neighbour(self._tunnel, self._bridge, addresses, here=True),)
         if isinstance(fact, LocalFact):
             if not self._populate:
                 return ()
@@ -140,4 +146,4 @@ class LinkRenderer:
     def _alone(self, attachment: Attachment) -> bool:
         """Whether nobody but this host is asked for who isn't known."""
         drops = attachment.drops("unknown_neighbour", self._ways.drop_neighbour)
-        return drops and self._ways.responder == "on" and not self._ways.multicast
+        return drops and self._forwards and not self._ways.multicast

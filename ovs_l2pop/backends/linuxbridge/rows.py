@@ -16,8 +16,9 @@ from typing import NamedTuple
 #: Begins the alias (``ip link … alias``) of devices that are ours; the network's id follows.
 ALIAS = "ovs-l2pop"
 
-#: Marks neighbours as ours (``ip neighbour … protocol``): 'l', in no list of rtnetlink protocols.
-PROTOCOL = 108
+#: Marks neighbours as ours (``ip neighbour … protocol``): 'l', in no list of rtnetlink protocols;
+#: and 'm' for those whose advertisements don't override.
+PROTOCOL, PROTOCOL_NO_OVERRIDE = 108, 109
 
 #: Characters of the network's id in a bridge's name, as Neutron's agent cut it.
 _ID_LENGTH = 11
@@ -26,6 +27,12 @@ _ID_LENGTH = 11
 def tunnel_name(vni: int) -> str:
     """A network's vxlan device, by Neutron's rule; at most 14 characters."""
     return f"vxlan-{vni}"
+
+
+def vni_of(tunnel: str) -> int | None:
+    """The VNI of a tunnel with that name; None: none of ours has it."""
+    kind, _, number = tunnel.partition("-")
+    return int(number) if kind == "vxlan" and number.isdecimal() else None
 
 
 def new_tunnel_name(vni: int) -> str:
@@ -90,8 +97,9 @@ class Tunnel(NamedTuple):
     ttl: int  #: of outer headers; 0: the kernel's choice
     tos: int  #: of outer headers; 1: the inner packet's
     mtu: int
-    #: "on": ARP and ND for known addresses are answered here, announcements go through; "alone": as
-    #: on, and nobody else is asked; "answers": announcements don't go; "off": nothing is answered.
+    #: "on": ARP and ND for known addresses are answered here; "alone": as on, and nobody else is
+    #: asked; "answers": by the bridge itself, from which announcements don't go through; "off":
+    #: nothing is answered; empty: not as it should be.
     responder: str
     learning: bool = True
     #: The device's own responder. Never on: it drops what it can't answer.
@@ -160,13 +168,17 @@ class Unicast(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """Who asks for an IP is told a MAC; kept on the bridge, where requests arrive."""
+    """Who asks for an IP is told a MAC; kept on the bridge, where requests arrive. One that is
+    *here* is in the responder's map alone: the host itself must not take our word for it."""
 
     tunnel: str  #: in that bridge; empty for one that we left
     bridge: str
     addresses: bytes  #: attributes: the IP and the MAC
     odd: str = ""  #: as of :class:`Unicast`
     router: bool = False  #: advertisements say so
+    override: bool = True  #: advertisements say so
+    #: The machine is at this host, and answers for itself.
+    here: bool = False
 
     @property
     def key(self) -> bytes:

@@ -19,6 +19,7 @@ from ovs_l2pop.backends.linuxbridge.plan import (
     plan,
 )
 from ovs_l2pop.backends.linuxbridge.render import Ways
+from ovs_l2pop.backends.linuxbridge.responder import Responder
 from ovs_l2pop.backends.linuxbridge.rows import Flood, Neighbour, Oversized, Tunnel, Unicast
 from ovs_l2pop.core.backend import Batch
 from ovs_l2pop.core.difference import Row
@@ -44,6 +45,7 @@ class Write:
     :param limit: what makes tunnels as narrow as they are, for people.
     :param failed: tunnels that were refused, so that their entries are; kept up to date.
     :param strangers: what keeps them out; None: nothing does.
+    :param answers: what answers for neighbours; None: the bridges themselves, if anything does.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Write:
         limit: str,
         failed: set[str],
         strangers: Filter | None = None,
+        answers: Responder | None = None,
     ) -> None:
         self.refused: dict[Row, str] = {}
         #: A tunnel is there now whose entries were refused: they can be written again.
@@ -60,13 +63,14 @@ class Write:
         #: Entries that were added.
         self.added: list[Entry] = []
         self._netlink = netlink
-        self._devices = Devices(netlink)
+        self._devices = Devices(netlink, answers)
         self._multicast = ways is not None and ways.multicast
         # Where entries are no longer written, those that were serve until others are learned.
         self._populate = ways is None or ways.populate
         self._limit = limit
         self._failed = failed
         self._filter = strangers
+        self._answers = answers
         self._places: dict[str, Place | None] = {}
         self._bridges: dict[str, int] = {}
 
@@ -87,6 +91,7 @@ class Write:
         for row in planned.late:
             self._put(row)
         self._delete(planned)
+        self._answer(planned)
         for oversized in planned.oversized:
             self._complain(oversized)
 
@@ -105,7 +110,7 @@ class Write:
             unicasts, neighbours = by_tunnel.setdefault(row.tunnel, ([], []))
             if isinstance(row, Unicast):
                 unicasts.append(row)
-            elif isinstance(row, Neighbour):
+            elif isinstance(row, Neighbour) and not row.here:
                 neighbours.append(row)
         forwarding: dict[int, list[Unicast]] = {}
         known: dict[int, list[Neighbour]] = defaultdict(list)
@@ -264,12 +269,19 @@ class Write:
             if failure.code not in _GONE:
                 self.refused[planned[failure.place]] = str(failure)
 
+    def _answer(self, planned: Plan) -> None:
+        if self._answers is not None:
+            added = (row for row in planned.entries if isinstance(row, Neighbour))
+            gone = (row for row, _ in planned.deleted if isinstance(row, Neighbour))
+            self._answers.know((row for row in added if row not in self.refused), gone)
+
     def _deletion(
         self, row: Entry, instead: Entry | None, marked: entries.Marked
     ) -> Iterator[Message]:
         if isinstance(row, Neighbour):
             # Its bridge may have no tunnel any more.
-            bridge = self._bridge(row.bridge) if instead is None else 0
+            replaced = row.here or (isinstance(instead, Neighbour) and not instead.here)
+            bridge = 0 if replaced else self._bridge(row.bridge)
             if bridge and marked.neighbour(row, bridge):
                 yield entries.delete_neighbour(row, bridge)
         elif (place := self._place(row.tunnel)) is not None:  # else it went with its device
