@@ -14,9 +14,8 @@ What carries it out::
     entries.py        forwarding entries and neighbours, between rows and messages
     guard.py          who may send into a network: a packet filter of its own
     news.py           what the kernel tells of changes that others make
-    horizon.py        filters that keep frames out of where they came from, and let announcements
-                      through
-    ebpf.py           the filters' programs: assembled, and loaded into the kernel
+    responder.py      who answers ARP and ND: filters at the tunnel, and what they know
+    ebpf.py           the filters' programs and their map: assembled, and loaded into the kernel
     underlay.py       the device behind the VTEP's address, and what fits through it
     probe.py          what this kernel can do, tried in a namespace of its own
     devices.py        tunnels and bridges made, changed, replaced and deleted
