@@ -89,6 +89,18 @@ HOLD_MOVING = cfg.BoolOpt(
 )
 
 #: The extension's too.
+VTEP_PROBE_INTERVAL = cfg.FloatOpt(
+    "vtep_probe_interval",
+    default=0.0,
+    min=0.0,
+    help="Seconds between two ICMP echo requests to each VTEP, over the underlay. One that has"
+    " answered before and leaves three in a row unanswered is dead: BUM traffic is not copied to it"
+    " until it answers again; unicast is left as it is. When nobody answers, nobody is taken for"
+    " dead. Needs CAP_NET_RAW, or this process's group in sysctl net.ipv4.ping_group_range. 0:"
+    " nobody is asked, and a server's word is all there is.",
+)
+
+#: The extension's too.
 ORPHAN_TIME = cfg.FloatOpt(
     "orphan_time",
     default=600.0,
@@ -187,6 +199,7 @@ L2POP_OPTS = [
     *UNKNOWN_OPTS,
     HOLD_MOVING,
     ORPHAN_TIME,
+    VTEP_PROBE_INTERVAL,
     *LIMITS,
 ]
 

@@ -9,7 +9,7 @@ from typing import Any
 from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.backend import Health, RowText
 from ovs_l2pop.core.difference import Row
-from ovs_l2pop.core.errors import BackendError
+from ovs_l2pop.core.errors import BackendError, brief
 from ovs_l2pop.core.table import VTEP
 
 View = dict[str, Any]
@@ -119,6 +119,7 @@ def _health(worker: Worker) -> View:
         *worker.noteworthy(),
         *_orphans(worker),
         *_flaps(worker),
+        *_answering(worker),
         *worker.speaker_health(),
     ]
     return _view(_HEALTH_COLUMNS, [list(row) for row in rows])
@@ -126,6 +127,22 @@ def _health(worker: Worker) -> View:
 
 def _state(what: str, trouble: str | None, well: str) -> Health:
     return Health(what, "trouble", trouble) if trouble else Health(what, "ok", well)
+
+
+def _answering(worker: Worker) -> Iterable[Health]:
+    """Who answers, and who is left out of floods."""
+    prober = worker.prober
+    if prober is None or prober.alive is None:
+        return
+    of = f"of {len(worker.table.peers())}"
+    if prober.trouble:
+        yield Health("VTEPs", "trouble", f"they can't be asked: {prober.trouble}")
+    elif dead := worker.table.dead:
+        names = brief(", ".join(sorted(dead)), 200)
+        text = f"{len(dead)} {of} don't answer, and get no floods: {names}"
+        yield Health("VTEPs", "trouble", text)
+    else:
+        yield Health("VTEPs", "ok", f"{prober.alive} {of} answer")
 
 
 def _orphans(worker: Worker) -> Iterable[Health]:

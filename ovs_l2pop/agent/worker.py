@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from ovs_l2pop.agent.dataplane import Dataplane
 from ovs_l2pop.agent.jobs import Call, Jobs, Messages, Outcome
 from ovs_l2pop.agent.keeping import Keeping, as_line
+from ovs_l2pop.agent.probing import Prober
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.watch import Watch
 from ovs_l2pop.core.backend import Backend, Health
@@ -78,6 +79,7 @@ class Worker:
     :param addresses: tells the addresses of this host.
     :param limits: how much the table takes.
     :param holds: as of :class:`.core.table.ForwardingTable`.
+    :param prober: tells which VTEPs are dead; None: nobody asks.
     :param speaker: tells who speaks for networks besides messages; None: nobody does.
     :param housekeeping: called in the worker, about once a second.
     """
@@ -93,6 +95,7 @@ class Worker:
         addresses: Callable[[], Collection[str]] = tuple,
         limits: Limits | None = None,
         holds: bool = False,
+        prober: Prober | None = None,
         speaker: Callable[[], Speaker | None] = lambda: None,
         housekeeping: Callable[[], None] = lambda: None,
     ) -> None:
@@ -100,6 +103,7 @@ class Worker:
         self.table = ForwardingTable(local_ip, limits, holds=holds)
         self.reconciler = Reconciler(self.table, backend)
         self.watch = Watch(drift_interval)
+        self.prober = prober
         self._speaker = speaker
         self._housekeeping = housekeeping
         self._hearing = Hearing(self._awaited)
@@ -137,6 +141,8 @@ class Worker:
     def stop(self) -> None:
         """Finish what was begun and leave the dataplane as it is."""
         self._jobs.end()
+        if self.prober is not None:
+            self.prober.stop()
         self._thread.join(timeout=_STOP_TIMEOUT)  # it may be waiting for a switch that hangs
         self._backend.close()
         self._keeping.close()
@@ -299,7 +305,8 @@ class Worker:
         """What nobody tells of: this host's addresses, the file, and who has said enough."""
         now = time.monotonic()
         held = self._hold()
-        if self._find_addresses() or held:
+        dead = self.prober is not None and self.table.set_dead(self.prober.dead(self.table.peers()))
+        if self._find_addresses() or held or dead:
             self._dataplane.log(self._follow())
         try:
             self._housekeeping()

@@ -41,6 +41,7 @@ class RunAgent(Command):
         # Imported here: commands that only talk to an agent start in half the time without.
         from ovs_l2pop import config
         from ovs_l2pop.agent.control import ControlServer
+        from ovs_l2pop.agent.probing import Prober
         from ovs_l2pop.agent.store import Store
         from ovs_l2pop.agent.worker import Worker
         from ovs_l2pop.backends import loader
@@ -74,6 +75,7 @@ class RunAgent(Command):
             addresses=HostAddresses(),
             limits=config.limits(options),
             holds=options.hold_moving_addresses,
+            prober=Prober(options.local_ip, options.vtep_probe_interval),
             speaker=lambda: listener,
             housekeeping=lambda: control.keep_place(),
         )

@@ -246,6 +246,8 @@ class ForwardingTable:
         self._revisions = Revisions()
         #: VTEP → networks that it is known in.
         self._vteps: Counter[str] = Counter()
+        #: VTEPs that get no floods.
+        self.dead: frozenset[str] = frozenset()
         self._count = 0  # of entries
         #: All addresses of this host: what is behind any of them is here.
         self.own = frozenset({local_ip})
@@ -333,6 +335,19 @@ class ForwardingTable:
         for network_id, network in self._networks.items():
             if not changed.isdisjoint(network.vteps):
                 self._touch(network_id)
+
+    def peers(self) -> list[str]:
+        """All VTEPs that are known but this host's."""
+        return [vtep for vtep in self._vteps if vtep not in self.own]
+
+    def set_dead(self, vteps: frozenset[str]) -> bool:
+        """These VTEPs get no floods; whether that is new."""
+        changed = self.dead ^ vteps
+        self.dead = vteps
+        for network_id, network in self._networks.items() if changed else ():
+            if not changed.isdisjoint(network.vteps):
+                self._dirty[(FLOOD, network_id, "")] = None
+        return bool(changed)
 
     def take_dirty(self) -> dict[Key, None]:
         """Keys whose fact may differ from what it was at the last call, each once."""
@@ -429,7 +444,9 @@ class ForwardingTable:
             vteps = [
                 vtep
                 for vtep, known in network.vteps.items()
-                if known.flooding and self._is_peer(network, vtep, attachment)
+                if known.flooding
+                and vtep not in self.dead
+                and self._is_peer(network, vtep, attachment)
             ]
             return FloodFact(attachment, tuple(sorted(vteps))) if vteps else None
         closed = any(self._is_peer(network, vtep, attachment) for vtep in network.vteps)

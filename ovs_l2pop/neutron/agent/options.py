@@ -11,6 +11,7 @@ from ovs_l2pop.config import (
     LIMITS,
     ORPHAN_TIME,
     UNKNOWN_OPTS,
+    VTEP_PROBE_INTERVAL,
 )
 
 OPTS = [
@@ -36,6 +37,7 @@ OPTS = [
     *UNKNOWN_OPTS,
     HOLD_MOVING,
     ORPHAN_TIME,
+    VTEP_PROBE_INTERVAL,
     *LIMITS,
 ]
 
