@@ -119,7 +119,7 @@ bench: need-root venv  ## measurements (root; AGAINST=<commit>: beside that vers
 	mkdir "$$other/source"
 	git archive "$(AGAINST)" | tar -x -C "$$other/source"
 	quietly $(BIN)/python -m pip install --no-deps --target "$$other/site" "$$other/source"
-	AGAINST_SITE="$$other/site" $(BIN)/python -m pytest tests/bench/test_against.py tests/bench/test_frames.py -s $(PYTEST_ARGS)
+	AGAINST_SITE="$$other/site" $(BIN)/python -m pytest tests/bench/test_against.py tests/bench/test_frame_times.py -s $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: venv  ## ruff check, ruff format --check, the contract of imports, mypy

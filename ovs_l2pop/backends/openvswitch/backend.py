@@ -311,8 +311,9 @@ class OpenvswitchBackend:
         refused = ovsdb.write(self._bridge, add, in_place)
         self._ports.difference_update(in_place)
         self._ports.update(row for row in add if row not in refused)
-        got = ovsdb.ofports(self._bridge)
-        if any(got.get(row.name) != row.ofport for row in add if row not in refused):
+        made = [row for row in add if row not in refused]
+        got = ovsdb.numbers(made)
+        if any(got.get(row.name) != row.ofport for row in made):
             # Somebody's port has the number that we asked for.
             self._read_numbers()
             raise OutdatedRowsError

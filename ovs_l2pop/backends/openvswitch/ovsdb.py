@@ -11,7 +11,7 @@ nothing.
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ovs_l2pop.backends.openvswitch import columns, ovsdb_copy
@@ -115,9 +115,15 @@ class Ovsdb:
             return {
                 interface.name: interface.ofport
                 for port in self._copy.ports(self._bridge(bridge))
-                for interface in map(self._copy.interface, port.interfaces)
+                for interface in self._copy.interfaces(port)
                 if interface.ofport
             }
+
+    def numbers(self, rows: Iterable[TunnelPort]) -> dict[str, int]:
+        """The same of these ports."""
+        with self._connection.lock:
+            there = self._copy.interface_names()
+            return {row.name: there[row.name].ofport for row in rows if row.name in there}
 
     def wiring(self, bridges: Bridges, patch: int) -> set[Wiring]:
         """What there is of :meth:`Bridges.wiring`, and how.
@@ -238,7 +244,7 @@ class Ovsdb:
 
     def _same_tunnel(self, row: TunnelPort) -> str | None:
         """Who has a tunnel to the same VTEP: Open vSwitch has one for a pair of addresses."""
-        for interface in map(self._copy.interface, self._copy.tables["Interface"].rows.values()):
+        for interface in self._copy.interface_names().values():
             same = (interface.type, interface.remote_ip) == (row.type, row.remote_ip)
             if same and interface.name != row.name:
                 where = ovsdb_copy.in_use(self._copy, interface.name)

@@ -148,14 +148,13 @@ class WriteTunnels(command.BaseCommand):
         if not self._add:
             return
         there = {port.name: port for port in copy.ports(bridge)}
-        interfaces = copy.names("Interface").keys()
-        names = copy.names("Port").keys() | interfaces
+        ports, interfaces = copy.port_names(), copy.interface_names()
         done: set[str] = set()
         for row in self._add:
             port = there.get(row.name)
             if row.name in done or (row.name in ours and self._is_anothers(ours[row.name], row)):
                 self.refused[row] = f"port {row.name} leads to another VTEP of the same hash"
-            elif port is None and row.name not in names:
+            elif port is None and row.name not in ports and row.name not in interfaces:
                 done.add(row.name)
                 self._make(txn, bridge, row)
             elif port is not None and (row.name in ours or self._was_left(port, row)):

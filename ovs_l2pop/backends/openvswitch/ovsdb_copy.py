@@ -1,10 +1,10 @@
 """The copy of the database that the library keeps, read as ports and bridges."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ovs_l2pop.backends.openvswitch import columns
-from ovs_l2pop.backends.openvswitch.ovsdb_library import Idl, idlutils
+from ovs_l2pop.backends.openvswitch.ovsdb_library import ROW_DELETE, Idl
 from ovs_l2pop.backends.openvswitch.rows import TUNNEL_PATCH, Bridges, Oddities, TunnelPort
 from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 
@@ -71,73 +71,116 @@ class Port(NamedTuple):
     row: Any
     name: str
     mark: str | None  #: what of ours it is: "tunnel", "patch"
-    interfaces: tuple[Any, ...]
+    interfaces: tuple[int, ...]  #: their UUIDs
     odd: Oddities
+
+
+Read = TypeVar("Read", Port, Interface)
+
+
+class _Table(Generic[Read]):
+    """Rows of a table as they were read, each once for every change of it."""
+
+    def __init__(self, read: Callable[[Any], Read]) -> None:
+        self._read: Callable[[Any], Read] = read
+        self._found: dict[int, Read] = {}
+        self._names: dict[str, Read] = {}
+        self._unread: dict[int, Any] = {}
+
+    def changed(self, row: Any, gone: bool) -> None:
+        """It came, changed or went."""
+        before = self._found.pop(row.uuid.int, None)
+        if before is not None and self._names.get(before.name) is before:
+            del self._names[before.name]
+        self._unread[row.uuid.int] = row
+        if gone:
+            del self._unread[row.uuid.int]
+
+    def all(self) -> Mapping[int, Read]:
+        """By UUID, as a number: the library's are hashed in Python."""
+        self._catch_up()
+        return self._found
+
+    def names(self) -> Mapping[str, Read]:
+        """By name."""
+        self._catch_up()
+        return self._names
+
+    def _catch_up(self) -> None:
+        for uuid, row in self._unread.items():
+            self._found[uuid] = found = self._read(row)
+            self._names[found.name] = found
+        self._unread.clear()
 
 
 class Copy(Idl):
     """The library's copy of the database, and what was read of rows that haven't changed since.
 
-    A column takes the library some 10 µs each time: of 1,000 ports, half a second for every change
-    of anything.
+    A column takes the library some 10 µs each time, and the ports of a bridge, of which there may
+    be thousands, a comparison for each: half a second for every change of anything.
     """
 
     def __init__(self, target: str, helper: Any) -> None:
         super().__init__(target, helper)
-        self._known: dict[Any, Any] = {}
+        self._ports: _Table[Port] = _Table(_read_port)
+        self._interfaces: _Table[Interface] = _Table(_read_interface)
+        #: By the UUID of a bridge: its ports.
+        self._inside: dict[int, list[Port]] = {}
+        #: By the UUID of a port: what was made of it, and of what.
+        self._tunnels: dict[int, tuple[Port, tuple[Interface, ...], TunnelPort]] = {}
 
     def notify(self, event: str, row: Any, updates: Any = None) -> None:
         """Called by the library for every row that came, changed or went."""
-        self._known.pop(row.uuid, None)
+        gone = event == ROW_DELETE
+        table = row._table.name
+        if table in ("Bridge", "Port"):
+            self._inside.clear()
+        if table == "Interface":
+            self._interfaces.changed(row, gone)
+        elif table == "Port":
+            self._ports.changed(row, gone)
+            if gone:
+                self._tunnels.pop(row.uuid.int, None)
 
     def named(self, table: str, name: str) -> Any | None:
         """The row of that name."""
-        return idlutils.row_by_value(self, table, "name", name, None)
+        rows = self.tables[table].rows.values()
+        return next((row for row in rows if row.name == name), None)
 
-    def names(self, table: str) -> dict[str, Any]:
-        """Name → row, of ports or of interfaces."""
-        read = self.port if table == "Port" else self.interface
-        return {read(row).name: row for row in self.tables[table].rows.values()}
+    def port_names(self) -> Mapping[str, Port]:
+        """All ports there are, by name."""
+        return self._ports.names()
+
+    def interface_names(self) -> Mapping[str, Interface]:
+        """All interfaces there are, by name."""
+        return self._interfaces.names()
 
     def ports(self, bridge: Any) -> list[Port]:
         """The ports of a bridge."""
-        rows = self._known.get(bridge.uuid)
-        if rows is None:
-            rows = self._known[bridge.uuid] = tuple(bridge.ports)
-        return [self.port(row) for row in rows]
+        found = self._inside.get(bridge.uuid.int)
+        if found is None:
+            known = self._ports.all()
+            # The attribute would have the library make a row of each, and sort them.
+            uuids = _references(bridge, "ports")
+            found = self._inside[bridge.uuid.int] = [known[one] for one in uuids if one in known]
+        return found
 
-    def port(self, row: Any) -> Port:
-        """A port."""
-        port: Port | None = self._known.get(row.uuid)
-        if port is None:
-            mark, odd = row.external_ids.get(OWNER_KEY), columns.odd(row, columns.PORT)
-            port = self._known[row.uuid] = Port(row, row.name, mark, tuple(row.interfaces), odd)
-        return port
-
-    def interface(self, row: Any) -> Interface:
-        """An interface."""
-        interface: Interface | None = self._known.get(row.uuid)
-        if interface is None:
-            interface = self._known[row.uuid] = Interface(
-                row,
-                row.name,
-                row.type,
-                dict(row.options),
-                max(next(iter(row.ofport), 0), 0),
-                next(iter(row.ofport_request), 0),
-                next(iter(row.error), ""),
-                columns.odd(row, columns.INTERFACE),
-            )
-        return interface
+    def interfaces(self, port: Port) -> tuple[Interface, ...]:
+        """The interfaces of a port."""
+        known = self._interfaces.all()
+        if (
+            len(port.interfaces) == 1 and port.interfaces[0] in known
+        ):  # nearly all, and there are many
+            return (known[port.interfaces[0]],)
+        return tuple(known[uuid] for uuid in port.interfaces if uuid in known)
 
     def interface_of(self, port: Port) -> Interface | None:
         """The interface that a port of ours must have: one of its own name."""
-        interfaces = (self.interface(row) for row in port.interfaces)
-        return next((one for one in interfaces if one.name == port.name), None)
+        return next((one for one in self.interfaces(port) if one.name == port.name), None)
 
     def bond(self, port: Port) -> Oddities:
         """Whether it has other interfaces besides, or instead."""
-        names = [self.interface(row).name for row in port.interfaces]
+        names = [one.name for one in self.interfaces(port)]
         return () if names == [port.name] else (("interfaces", ",".join(names)),)
 
     def leads_away(self, port: Port) -> bool:
@@ -156,6 +199,14 @@ class Copy(Idl):
 
     def tunnel(self, port: Port) -> TunnelPort:
         """The port as a row."""
+        interfaces = self.interfaces(port)
+        before = self._tunnels.get(port.row.uuid.int)
+        if before is None or before[0] is not port or before[1] != interfaces:
+            made = self._make_tunnel(port)
+            before = self._tunnels[port.row.uuid.int] = port, interfaces, made
+        return before[2]
+
+    def _make_tunnel(self, port: Port) -> TunnelPort:
         odd = (*self.bond(port), *port.odd)
         interface = self.interface_of(port)
         if interface is None:
@@ -174,6 +225,30 @@ class Copy(Idl):
         )
 
 
+def _read_port(row: Any) -> Port:
+    mark, odd = row.external_ids.get(OWNER_KEY), columns.odd(row, columns.PORT)
+    return Port(row, row.name, mark, _references(row, "interfaces"), odd)
+
+
+def _read_interface(row: Any) -> Interface:
+    return Interface(
+        row,
+        row.name,
+        row.type,
+        dict(row.options),
+        max(next(iter(row.ofport), 0), 0),
+        next(iter(row.ofport_request), 0),
+        next(iter(row.error), ""),
+        columns.odd(row, columns.INTERFACE),
+    )
+
+
+def _references(row: Any, column: str) -> tuple[int, ...]:
+    """UUIDs of the rows that a column refers to, as the database has it: without what a transaction
+    under way would change."""
+    return tuple(atom.value.int for atom in row._data[column].values) if row._data else ()
+
+
 def datapath_type(bridge: Any) -> str:
     """Empty means "system"."""
     return bridge.datapath_type or "system"
@@ -189,7 +264,6 @@ def in_use(copy: Copy, name: str) -> str | None:
     """Where a port or an interface of that name is: " of BRIDGE"; None: nowhere."""
     for bridge in copy.tables["Bridge"].rows.values():
         for port in copy.ports(bridge):
-            interfaces = map(copy.interface, port.interfaces)
-            if name == port.name or name in (one.name for one in interfaces):
+            if name == port.name or name in (one.name for one in copy.interfaces(port)):
                 return f" of {bridge.name}"
     return None

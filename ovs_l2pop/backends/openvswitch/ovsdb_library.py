@@ -28,13 +28,14 @@ def _without_eventlet() -> Iterator[None]:
 with warnings.catch_warnings(), _without_eventlet():
     warnings.simplefilter("ignore")
     from ovs import jsonrpc, timeval
-    from ovs.db.idl import Idl
+    from ovs.db.idl import ROW_DELETE, Idl
     from ovs.poller import Poller
     from ovs.stream import Stream
     from ovsdbapp.backend.ovs_idl import command, connection, idlutils
     from ovsdbapp.schema.open_vswitch import impl_idl
 
 __all__ = [
+    "ROW_DELETE",
     "Idl",
     "Poller",
     "Stream",
