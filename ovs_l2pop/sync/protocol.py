@@ -326,13 +326,14 @@ def wire_size(port: PortState) -> int:
     return len(json.dumps(port)) + 2
 
 
-def cut(ports: Sequence[PortState], room: int) -> int:
-    """How many of these fit into ``room`` bytes; at least one, or nothing would ever move."""
-    for count, port in enumerate(ports):
-        room -= wire_size(port)
+def cut(sizes: Sequence[int], room: int) -> int:
+    """How many ports of these sizes fit into ``room`` bytes; at least one, or nothing would ever
+    move."""
+    for count, size in enumerate(sizes):
+        room -= size
         if room < 0:
             return max(count, 1)
-    return len(ports)
+    return len(sizes)
 
 
 def updates(network_id: str, segment: Segment, ports: Iterable[PortState]) -> list[Update]:
@@ -340,7 +341,7 @@ def updates(network_id: str, segment: Segment, ports: Iterable[PortState]) -> li
     left = tuple(ports)
     result = []
     while left:
-        count = cut(left, MAX_CHUNK - 1024)
+        count = cut([wire_size(port) for port in left], MAX_CHUNK - 1024)
         result.append(Update(network_id, segment, left[:count]))
         left = left[count:]
     return result

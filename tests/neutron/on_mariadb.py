@@ -14,6 +14,7 @@ from cost_helpers import fill, metered
 from neutron.db import models_v2
 from neutron.db.migration.models import head
 from neutron.db.models import segment as segment_model
+from neutron.plugins.ml2 import models as ml2_models
 from neutron_lib import context as n_context
 from neutron_lib.db import api as db_api
 from neutron_lib.db import standard_attr
@@ -33,6 +34,8 @@ from ovs_l2pop.neutron.server.segments import NetworkSegment
 from ovs_l2pop.neutron.server.sync import SyncEndpoint
 
 HOSTS, PORTS, HOST = 1000, 10, "host-1"
+#: Others' networks, and ports of each: of the cloud's 100,000 bindings those that nobody asks for.
+NETWORKS, THEIRS = 900, 100
 
 
 def publisher() -> Publisher:
@@ -97,8 +100,98 @@ def main(url: str) -> None:
     assert not measure("an HA router?", queries.is_ha_router, network)
     assert not measure("hosts of an HA router", queries.ha_hosts, network)
     measure("sync of a host", lambda: SyncEndpoint().sync(None, HOST, {network: ""}))
+    others = strangers()[:20]
+    for what, count in syncs(others).items():
+        print(
+            f"  sync of 20 networks, {what}: {count} rows examined, {20 * THEIRS} ports asked for"
+        )
+        # Some tables for each port; a scan of anything would be 100,000.
+        assert count < 15 * 20 * THEIRS
     agent = Agent(HOST, "20.1.0.2", frozenset({"vxlan"}), Language.UPSTREAM)
     measure("agent's row deleted", publisher().host_changed, agent, None)
+
+
+def strangers() -> list[str]:
+    """Other networks, whose ports are bound to the same hosts."""
+    networks = []
+    rows: dict[Any, list[dict[str, Any]]] = {model: [] for model in _STRANGERS}
+    for number in range(NETWORKS):
+        network, segment = uuidutils.generate_uuid(), uuidutils.generate_uuid()
+        networks.append(network)
+        base = 10**7 + number * (THEIRS + 2)
+        standard = [{"id": base + n, "resource_type": "x"} for n in range(THEIRS + 2)]
+        rows[standard_attr.StandardAttribute] += standard
+        rows[models_v2.Network].append({"id": network, "standard_attr_id": base, "mtu": 1500})
+        rows[segment_model.NetworkSegment].append(
+            {
+                "id": segment,
+                "network_id": network,
+                "network_type": "vxlan",
+                "segmentation_id": 2000 + number,
+                "segment_index": 0,
+                "standard_attr_id": base + 1,
+            }
+        )
+        for n in range(THEIRS):
+            port, host = uuidutils.generate_uuid(), f"host-{(number + 9 * n) % HOSTS}"
+            rows[models_v2.Port].append(
+                {
+                    "id": port,
+                    "network_id": network,
+                    "mac_address": f"fa:16:3f:{number >> 8:02x}:{number & 255:02x}:{n:02x}",
+                    "admin_state_up": True,
+                    "status": "ACTIVE",
+                    "device_id": "vm",
+                    "device_owner": "compute:nova",
+                    "standard_attr_id": base + 2 + n,
+                }
+            )
+            here = {"port_id": port, "host": host}
+            rows[ml2_models.PortBinding].append(here | {"vif_type": "ovs"})
+            rows[ml2_models.PortBindingLevel].append(
+                here | {"level": 0, "driver": "openvswitch", "segment_id": segment}
+            )
+    with db_api.CONTEXT_WRITER.using(n_context.get_admin_context()) as session:
+        for model, values in rows.items():
+            for start in range(0, len(values), 10_000):
+                session.execute(sa.insert(model), values[start : start + 10_000])
+    with db_api.CONTEXT_WRITER.using(n_context.get_admin_context()) as session:
+        for model in rows:
+            session.execute(sa.text(f"ANALYZE TABLE {model.__tablename__}"))
+    return networks
+
+
+_STRANGERS = (
+    standard_attr.StandardAttribute,
+    models_v2.Network,
+    segment_model.NetworkSegment,
+    models_v2.Port,
+    ml2_models.PortBinding,
+    ml2_models.PortBindingLevel,
+)
+
+
+def syncs(networks: list[str]) -> dict[str, int]:
+    """Rows that are examined when a host asks for these, and for one that there isn't."""
+    endpoint = SyncEndpoint()
+    asked = dict.fromkeys([*networks, uuidutils.generate_uuid()], "")
+    return {
+        what: examined(lambda: endpoint.sync(None, HOST, asked, own=True))
+        for what in ("first to ask", "once more")
+    }
+
+
+def examined(call: Callable[[], Any]) -> int:
+    """Rows that the storage engines were asked for, by everybody: there is nobody else."""
+    before = _handled()
+    call()
+    return _handled() - before
+
+
+def _handled() -> int:
+    with db_api.CONTEXT_READER.using(n_context.get_admin_context()) as session:
+        status = session.execute(sa.text("SHOW GLOBAL STATUS LIKE 'Handler_read_%'")).all()
+    return sum(int(count) for name, count in status if name != "Handler_read_rnd_deleted")
 
 
 def measure(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

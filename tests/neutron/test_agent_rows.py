@@ -8,8 +8,9 @@ from cloud_helpers import FLOODING, Cast, Cloud, OurHost, ours_to, upstream_to
 from neutron.tests.common import helpers
 
 from ovs_l2pop.neutron.server import queries
+from ovs_l2pop.neutron.server.pictures import Gallery
 from ovs_l2pop.neutron.server.roster import Roster
-from ovs_l2pop.neutron.server.sync import Gallery, SyncEndpoint
+from ovs_l2pop.neutron.server.sync import SyncEndpoint
 from ovs_l2pop.sync.protocol import DELETED, Update
 
 GRACE = 3600.0  #: ``agent_down_time`` of these tests

@@ -11,7 +11,8 @@ from oslo_utils import timeutils
 
 from ovs_l2pop.neutron.server import liveness
 from ovs_l2pop.neutron.server.liveness import Liveness
-from ovs_l2pop.neutron.server.sync import Gallery, SyncEndpoint
+from ovs_l2pop.neutron.server.pictures import Gallery
+from ovs_l2pop.neutron.server.sync import SyncEndpoint
 
 LIMIT = 100
 

@@ -25,7 +25,8 @@ from neutron_lib import context as n_context
 from neutron_lib.db import api as db_api
 
 from ovs_l2pop.neutron.server.memory import Memory
-from ovs_l2pop.neutron.server.sync import Gallery, SyncEndpoint
+from ovs_l2pop.neutron.server.pictures import Gallery
+from ovs_l2pop.neutron.server.sync import SyncEndpoint
 
 STEPS = int(os.environ.get("OVS_L2POP_STEPS", "30"))
 

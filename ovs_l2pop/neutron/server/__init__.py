@@ -15,6 +15,7 @@ What happens to a port goes through these, top to bottom::
     upstream.py    upstream's tables, as messages of bounded size (pure)
     notifier.py    RPC to agents
     sync.py        RPC from agents of ours
+    pictures.py    what they are answered from: networks, read again when something has changed
     wiring.py      what Neutron tells the driver `l2population` only
     options.py     the driver's options
 """

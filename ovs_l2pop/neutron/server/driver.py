@@ -28,10 +28,11 @@ from ovs_l2pop.neutron.server.liveness import Liveness
 from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.notifier import Notifier
 from ovs_l2pop.neutron.server.options import OPTS
+from ovs_l2pop.neutron.server.pictures import Gallery
 from ovs_l2pop.neutron.server.publisher import Publisher
 from ovs_l2pop.neutron.server.roster import Roster
 from ovs_l2pop.neutron.server.segments import NetworkSegment
-from ovs_l2pop.neutron.server.sync import Gallery, SyncEndpoint
+from ovs_l2pop.neutron.server.sync import SyncEndpoint
 from ovs_l2pop.sync import protocol
 
 LOG = logging.getLogger(__name__)

@@ -87,6 +87,21 @@ class Located(NamedTuple):
     router: bool = False
 
 
+class Mark(NamedTuple):
+    """What of a network's ports differs whenever one of them came, went or changed.
+
+    Neutron raises a port's revision with its status, addresses, bindings and segments
+    (``revises_on_change`` of its models), and no number of a new port has been used before. Where
+    routers are scheduled to raises none.
+    """
+
+    ports: int = 0
+    revisions: int = 0  #: sum
+    newest: int = 0
+    scheduled: int = 0
+    schedules: int = 0  #: sum
+
+
 class Host(NamedTuple):
     """What is asked first of all."""
 
@@ -194,11 +209,54 @@ def port(port_id: str, where: NetworkSegment) -> list[Located]:
     return _located(_arms(where, port_id=port_id))
 
 
-def segments_of(host: str) -> list[NetworkSegment]:
-    """Where a host has a port, up or not, bound or about to be (live migration)."""
-    bound = _segments().where(_Level.host == host)
+def marks(networks: Iterable[str]) -> dict[str, Mark]:
+    """The mark of each of these networks."""
+    wanted = list(networks)
+    binding_port = orm.aliased(_Port)
+    ports = (
+        sa.select(
+            _Port.network_id,
+            sa.func.count().label("count"),
+            sa.func.sum(_Standard.revision_number).label("sum"),
+            sa.func.max(_Standard.id).label("newest"),
+        )
+        .select_from(_Port)
+        .join(_Standard, _Standard.id == _Port.standard_attr_id)
+        .where(_Port.network_id.in_(wanted))
+        .group_by(_Port.network_id)
+    )
     scheduled = (
-        _segments()
+        sa.select(
+            _Port.network_id,
+            sa.func.count(_Scheduled.l3_agent_id).label("count"),
+            sa.func.sum(binding_port.standard_attr_id).label("sum"),
+            sa.literal(None).label("newest"),
+        )
+        .select_from(_Port)
+        .join(_Scheduled, _Scheduled.router_id == _Port.device_id)
+        .join(binding_port, binding_port.id == _Scheduled.port_id)
+        .where(_Port.network_id.in_(wanted), _Port.device_owner.in_(_HA_OWNERS))
+        .group_by(_Port.network_id)
+    )
+    found = dict.fromkeys(wanted, Mark())
+    for network_id, count, total, newest in _fetch(sa.union_all(ports, scheduled)):
+        if newest is not None:
+            more = {"ports": count, "revisions": int(total), "newest": newest}
+        else:
+            more = {"scheduled": count, "schedules": int(total)}
+        found[network_id] = found[network_id]._replace(**more)
+    return found
+
+
+def segments_of(host: str, networks: Iterable[str] | None = None) -> list[NetworkSegment]:
+    """Where a host has a port, up or not, bound or about to be (live migration).
+
+    :param networks: look at these only: else every binding of the cloud is looked at.
+    """
+    among = None if networks is None else list(networks)
+    bound = _segments(among).where(_Level.host == host)
+    scheduled = (
+        _segments(among)
         .join(_Port, _Port.id == _Level.port_id)
         .join(_Scheduled, _Scheduled.router_id == _Port.device_id)
         .join(_Agent, _Agent.id == _Scheduled.l3_agent_id)
@@ -328,13 +386,16 @@ def _agents(statement: Any) -> list[AgentRow]:
     return [AgentRow(*row) for row in _fetch(statement)]
 
 
-def _segments() -> Any:
-    """A SELECT of segments that ports are bound to, as :func:`_segment` takes them."""
+def _segments(networks: list[str] | None = None) -> Any:
+    """A SELECT of segments that ports are bound to, as :func:`_segment` takes them.
+
+    :param networks: of these only.
+    """
     sibling = orm.aliased(_SegmentRow)
     several = sa.exists().where(
         sibling.network_id == _SegmentRow.network_id, sibling.id != _SegmentRow.id
     )
-    return (
+    found = (
         sa.select(
             _SegmentRow.network_id,
             _SegmentRow.network_type,
@@ -346,6 +407,7 @@ def _segments() -> Any:
         .join(_SegmentRow, _SegmentRow.id == _Level.segment_id)
         .where(_is_bottom(_Level), _SegmentRow.segmentation_id.is_not(None))
     )
+    return found if networks is None else found.where(_SegmentRow.network_id.in_(networks))
 
 
 def _segment(row: Sequence[Any]) -> NetworkSegment:

@@ -36,6 +36,10 @@ class Roster:
         #: Host → its living agent, and when its row was seen.
         self._seen: dict[str, tuple[Agent, float]] = {}
         self._looked_at = float("-inf")
+        #: What rows said when they were last seen.
+        self._said: dict[str, Agent] = {}
+        #: Raised whenever a host is somewhere else than it was, or isn't there any more.
+        self.generation = 0
 
     def on(self, hosts: Iterable[str]) -> dict[str, Agent]:
         """The VTEP of each of these hosts, as its row says or said."""
@@ -54,6 +58,13 @@ class Roster:
                     found[host] = agent
         return found
 
+    def agent(self, host: str) -> Agent | None:
+        """The VTEP of a host, as of some seconds ago."""
+        self.look()
+        with self._lock:
+            said = self._said.get(host)
+        return said or self.on([host]).get(host)
+
     def believes(self, host: str) -> bool:
         """Whether the host's agent is or was there, and alive."""
         with self._lock:
@@ -66,13 +77,27 @@ class Roster:
             if now < self._looked_at + _FRESH:
                 return
             self._looked_at = now
-        self.see(queries.all_agents())
+        rows = queries.all_agents()
+        self.see(rows)
+        with self._lock:
+            gone = self._said.keys() - {row.host for row in rows}
+            for host in gone:
+                del self._said[host]
+            missed = [host for host, (_, at) in self._seen.items() if now >= at + self._grace()]
+            for host in missed:
+                del self._seen[host]
+            self.generation += bool(gone or missed)
 
     def see(self, rows: Iterable[AgentRow]) -> None:
         """These rows are there."""
         utc = datetime.now(UTC).replace(tzinfo=None)  # as the database has it
         now, grace = self._clock(), self._grace()
+        rows = list(rows)
         with self._lock:
+            for host, agent in agents.by_host(rows).items():
+                if self._said.get(host) != agent:
+                    self._said[host] = agent
+                    self.generation += 1
             for agent, alive in agents.living(rows, grace, utc):
                 if alive:
                     self._seen[agent.host] = agent, now
