@@ -6,14 +6,17 @@ vm1 ─ brq… ─ vxlan-77   vm2      a ping runs from vm1 to vm2
 
 import json
 import random
+import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from feed_helpers import FLOODING, Net, Site, drift, lines, send
+from feed_helpers import FLOODING, Net, Site, drift, lines, send, wait_until
+from frame_helpers import arp, mac_bytes
 from linuxbridge_helpers import (
     SCALE,
     Kernel,
@@ -77,6 +80,46 @@ def test_a_restart_loses_and_writes_nothing(site: Site, number: int) -> None:
     assert (result.lost, result.duplicates) == (0, 0)
     assert result.sent > 5
     assert Kernel.of(one) == before
+
+
+@pytest.mark.parametrize("dropped", ["", "-sys_admin"], ids=["goes on", "makes its own"])
+def test_questions_are_answered_all_the_while(site: Site, dropped: str) -> None:
+    """By the programs that are there, until the next agent's take their place: who may not have
+    those of others fills a map of its own first."""
+    one, _ = site.lab.hosts
+    send(site.agent(one), NET.add({A: [[MAC3, "10.0.0.66"]]}))  # there is no such machine
+    python = one.directory / "python"
+    bounds = f"setpriv --bounding-set={dropped} " if dropped else ""
+    python.write_text(f'#!/bin/sh\nexec {bounds}{sys.executable} "$@"\n')
+    python.chmod(0o755)
+    before = programs(one)
+    vm1, question = one.machines["vm1"], arp(MAC1, "10.0.0.1", "10.0.0.66")
+    with vm1.capture() as seen:
+        site.agent(one).stop(signal.SIGKILL)
+        agent = one.start_agent(python=str(python), wait=False)
+        site.agents[one.name] = agent
+        asked = 0
+        while asked < 20 or not (one.directory / "agent.sock").exists():
+            vm1.send(question)
+            asked += 1
+            time.sleep(0.02)
+        agent.wait_ready()
+        vm1.send(question)
+        owner = mac_bytes(MAC3)
+        wait_until(
+            lambda: sum(data[6:12] == owner for data in seen.data) == asked + 1,
+            "each question is answered, once",
+        )
+    assert (programs(one) == before) == (not dropped)
+    assert drift(agent) == []
+    send(agent, NET.remove({A: [[MAC3, "10.0.0.66"]]}))
+
+
+def programs(host: Host) -> list[str]:
+    """Numbers of the programs that filters run."""
+    ways = ("ingress", "egress")
+    shown = (host.exec("tc", "filter", "show", "dev", "vxlan-77", way) for way in ways)
+    return re.findall(r" id (\d+) ", " ".join(shown))
 
 
 def test_what_changed_while_the_agent_was_away_is_put_right(site: Site) -> None:
