@@ -183,6 +183,9 @@ class _Handler(socketserver.StreamRequestHandler):
         what = request.get("what") if isinstance(request, dict) else None
         if command == "show" and what == "health":
             result = views.health(worker)
+        elif command == "show" and what == "entries":
+            only, limit = _filter(request)
+            result = worker.call(lambda: views.entries(worker, only, limit)).result()
         elif command == "show" and isinstance(what, str) and what in views.SHOW:
             view = views.SHOW[what]
             result = worker.call(lambda: view(worker)).result()
@@ -259,3 +262,18 @@ def _summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         unkept = outcome.unkept or unkept
     answer = {"refused": refused, "refused_count": count, "pending": pending}
     return answer | ({"unkept": unkept} if unkept else {})
+
+
+def _filter(request: Any) -> tuple[dict[str, str], int]:
+    """Which entries are asked for.
+
+    :raises ControlError: that can't be.
+    """
+    only, limit = request.get("only") or {}, request.get("limit") or 0
+    if not isinstance(only, dict) or not all(isinstance(value, str) for value in only.values()):
+        raise ControlError(f"no mapping of columns to values: {only!r:.80}")
+    if unknown := only.keys() - set(views.ENTRY_COLUMNS):
+        raise ControlError(f"entries have no column {min(unknown)!r:.80}")
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise ControlError(f"no number of entries: {limit!r:.80}")
+    return only, limit

@@ -1,6 +1,7 @@
 """What an agent shows of itself: plain rows for tables and JSON. Runs in the agent's worker
 but for :func:`health`."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -67,15 +68,25 @@ def _vteps(worker: Worker) -> View:
     )
 
 
-def _entries(worker: Worker) -> View:
-    return _view(
-        ["network_id", "mac", "ip", "vtep", "state"],
-        (
-            [network_id, *known.entry, known.state]
-            for network_id in sorted(worker.table.network_ids())
-            for known in worker.table.entries(network_id)
-        ),
+ENTRY_COLUMNS = ("network_id", "mac", "ip", "vtep", "state")
+
+
+def entries(worker: Worker, only: Mapping[str, str], limit: int) -> View:
+    """Entries in the order of their claims.
+
+    :param only: those with these values, by column; of ``network_id`` its beginning.
+    :param limit: so many at the most, 0: all. ``left`` says how many more there are.
+    """
+    exact = [(ENTRY_COLUMNS.index(n), value) for n, value in only.items() if n != "network_id"]
+    rows_of = (
+        [network_id, *known.entry, known.state]
+        for network_id in sorted(worker.table.network_ids())
+        if network_id.startswith(only.get("network_id", ""))
+        for known in worker.table.entries(network_id)
     )
+    found = (row for row in rows_of if all(row[at] == value for at, value in exact))
+    rows = list(itertools.islice(found, limit or None))
+    return _view(list(ENTRY_COLUMNS), rows) | {"left": sum(1 for _ in found)}
 
 
 def _tunnels(worker: Worker) -> View:
@@ -183,7 +194,6 @@ def _mended(worker: Worker) -> str:
 SHOW: Mapping[str, Callable[[Worker], View]] = {
     "networks": _networks,
     "vteps": _vteps,
-    "entries": _entries,
     "tunnels": _tunnels,
 }
 

@@ -179,6 +179,12 @@ def test_what_the_listings_say(agent: AgentProcess, host: Host) -> None:
         (MAC1, "10.0.0.1", A, "active"),
         (MAC1, "fd00::1", A, "active"),
     }
+    wanted = ("--mac", MAC1.upper(), "--ip", "fd00:0::1", "--vtep", A, "--network", NET.id[:8])
+    _, some = listing(agent, "show", "entries", *wanted)
+    assert [row["ip"] for row in some] == ["fd00::1"]
+    cut = agent.cli("show", "entries", "--limit", "1", "-f", "value", "-c", "ip")
+    assert (cut.stdout, cut.stderr) == ("10.0.0.1\n", "ovs-l2pop: 1 more\n")
+    assert agent.cli("show", "entries", "--ip", "10.0.0").returncode == 2
     _, tunnels = listing(agent, "show", "tunnels")
     assert len(tunnels) == 2
     assert {row["state"] for row in tunnels} == {"installed"}

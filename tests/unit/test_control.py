@@ -254,6 +254,42 @@ def test_show(daemon: Daemon) -> None:
     assert tunnels == [(A, 1, "installed"), (B, 1, "installed")]
 
 
+@pytest.mark.parametrize(
+    ("only", "found"),
+    [
+        ({}, [IP1, IP2, IP2]),
+        ({"network_id": N[:5]}, [IP1, IP2]),
+        ({"mac": MAC1}, [IP1, IP2]),
+        ({"ip": IP2, "vtep": A}, [IP2]),
+        ({"state": "not attached"}, [IP2]),
+        ({"network_id": M, "mac": MAC1}, []),
+    ],
+)
+def test_show_some_entries(daemon: Daemon, only: dict[str, str], found: list[str]) -> None:
+    daemon.send(attach(N), AT_A, add(N, B, FLOODING, [MAC1, IP2]), add(M, A, [MAC2, IP2]))
+    request = {"command": "show", "what": "entries", "only": only}
+    answer = ask(daemon.path, request)
+    assert ([row[2] for row in answer["rows"]], answer["left"]) == (found, 0)
+    first = ask(daemon.path, request | {"limit": 1})
+    assert [row[2] for row in first["rows"]] == found[:1]
+    assert first["left"] == max(len(found) - 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"only": {"colour": "blue"}}, "no column 'colour'"),
+        ({"only": {"mac": 5}}, "no mapping"),
+        ({"only": ["mac"]}, "no mapping"),
+        ({"limit": -1}, "no number"),
+        ({"limit": "all"}, "no number"),
+    ],
+)
+def test_show_what_can_not_be(daemon: Daemon, more: dict[str, Any], why: str) -> None:
+    with pytest.raises(ControlError, match=why):
+        ask(daemon.path, {"command": "show", "what": "entries", **more})
+
+
 @pytest.mark.parametrize("what", ["networks", "vteps", "entries", "tunnels"])
 def test_show_while_the_switch_is_down(daemon: Daemon, what: str) -> None:
     """The table has forgotten the network, the switch not yet."""
