@@ -57,7 +57,7 @@ class Programs:
         """Addresses that were announced otherwise than they are known."""
         return {
             key[12:16] if key.startswith(bytes([255] * 12)) else key[:16]
-            for key, value in self._answers._answers.items()
+            for key, value in self._answers._answers.items(at_once=64)
             if value[8]
         }
 
@@ -148,6 +148,7 @@ def claimed(frame: bytes) -> tuple[bytes, bytes] | None:
 # -- frames --------------------------------------------------------------------------------------
 
 RIGHT = [
+    arp("00:00:00:00:00:00", "10.0.0.9", "10.0.0.2"),  # whom nobody can answer
     *(
         arp(MACS[0], sender, target)
         for sender in ("10.0.0.1", "10.0.0.9")
@@ -170,6 +171,25 @@ RIGHT = [
 SHORTEST = 54
 
 
+VALUES = [0, 2, 0xFF]
+
+
+def changed_by_one(frame: bytes) -> Iterator[bytes]:
+    """All that differ from it in a byte, also with a checksum that fits."""
+    for at in range(len(frame)):
+        for value in (*VALUES, frame[at] ^ 1):
+            changed = frame[:at] + bytes([value]) + frame[at + 1 :]
+            yield changed
+            if frame[12:14] == b"\x86\xdd" and at not in (56, 57):
+                yield summed_up(changed)
+
+
+def summed_up(frame: bytes) -> bytes:
+    upper = frame[54:56] + bytes(2) + frame[58:86]
+    fits = icmpv6_checksum(frame[22:38], frame[38:54], upper)
+    return frame[:56] + fits.to_bytes(2, "big") + frame[58:]
+
+
 @st.composite
 def almost(draw: st.DrawFn) -> bytes:
     """A right one, with some bytes otherwise, or cut, or with something behind it."""
@@ -187,9 +207,7 @@ IN = {ebpf.DEVICE: 1}
 # -- tests ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=1000, deadline=None)
-@given(frame=any_frame)
-def test_what_leaves(programs: Programs, frame: bytes) -> None:
+def check_leaving(programs: Programs, frame: bytes) -> None:
     """What is right and whole is answered, for who is here nobody elsewhere is asked, and all else
     goes on unchanged; alone, nobody is asked for who isn't known."""
     address = asked(frame)
@@ -204,8 +222,32 @@ def test_what_leaves(programs: Programs, frame: bytes) -> None:
             wanted = DROP
         else:
             wanted = BACK if answer(frame) else ON
-        assert result == wanted
-        assert changed == (answer(frame) if wanted == BACK else frame)
+        assert result == wanted, frame.hex()
+        assert changed == (answer(frame) if wanted == BACK else frame), frame.hex()
+
+
+@pytest.mark.parametrize("number", range(len(RIGHT)))
+def test_what_leaves_with_one_byte_otherwise(programs: Programs, number: int) -> None:
+    for frame in changed_by_one(RIGHT[number]):
+        check_leaving(programs, frame)
+
+
+@settings(max_examples=300, deadline=None)
+@given(frame=any_frame)
+def test_what_leaves(programs: Programs, frame: bytes) -> None:
+    check_leaving(programs, frame)
+
+
+@pytest.mark.parametrize("number", range(len(RIGHT)))
+def test_an_announcement_with_one_byte_otherwise(programs: Programs, number: int) -> None:
+    for frame in changed_by_one(RIGHT[number]) if claimed(RIGHT[number]) else ():
+        number += 1
+        programs.forget()
+        program = (programs.enter, programs.leave, programs.alone)[number % 3]
+        program.run(frame, IN)
+        ip, mac = claimed(frame) or (b"", b"")
+        other = ip in KNOWN and mac != mac_bytes(KNOWN[ip][0].mac)
+        assert programs.contradicted() == ({ip} if other else set()), frame.hex()
 
 
 @settings(max_examples=300, deadline=None)
