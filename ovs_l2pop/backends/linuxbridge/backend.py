@@ -135,7 +135,7 @@ class LinuxBridgeBackend:
         self._ways = ways
         known = links.listed(netlink)
         if self._answers is None and ways.responder == "on":
-            self._answers = _responder(netlink, known.values())
+            self._answers = _responder(netlink, known)
         for link in known.values():
             if link.owner and (bridge := known.get(link.master) if link.vxlan else link):
                 self._bridges.learn(link.owner, bridge.name)
@@ -390,11 +390,7 @@ class LinuxBridgeBackend:
         return link.name
 
     def _entries(self, netlink: Netlink, known: Mapping[int, Link]) -> set[Row]:
-        tunnels = {
-            link.number: link
-            for link in known.values()
-            if link.kind == "vxlan" and link.owner is not None
-        }
+        tunnels = _tunnels(known)
         names = {index: link.name for index, link in tunnels.items()}
         inside = {link.master: link.name for link in tunnels.values()}
         places = {link.number: (inside.get(link.number, ""), link.name) for link in known.values()}
@@ -402,7 +398,7 @@ class LinuxBridgeBackend:
         self._flooding = {row.tunnel for row in found if isinstance(row, Flood)}
         neighbours = entries.neighbours(netlink, places)
         if self._answers is not None:
-            bridges = {tunnel: places[index][1] for index, tunnel in inside.items() if index}
+            bridges = {tunnel: known[index].name for index, tunnel in inside.items() if index}
             neighbours |= self._answers.follow(neighbours, bridges)
         return found | neighbours
 
@@ -422,9 +418,17 @@ def _how_to_answer(missing: Missing) -> str:
     return "on"
 
 
-def _responder(netlink: Netlink, known: Iterable[Link]) -> Responder:
-    tunnels = [link.number for link in known if link.vxlan and link.owner is not None]
+def _tunnels(known: Mapping[int, Link]) -> dict[int, Link]:
+    """Those that are ours."""
+    return {
+        link.number: link
+        for link in known.values()
+        if link.kind == "vxlan" and link.owner is not None
+    }
+
+
+def _responder(netlink: Netlink, known: Mapping[int, Link]) -> Responder:
     try:
-        return Responder(running(netlink, tunnels))
+        return Responder(running(netlink, _tunnels(known)))
     except OSError as error:
         raise BackendError(f"no ARP and ND responder: {error.strerror}") from error

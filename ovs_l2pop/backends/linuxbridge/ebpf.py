@@ -14,6 +14,7 @@ import resource
 import struct
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -116,11 +117,6 @@ def plus(register: int, other: int) -> Step:
     return Step(0x0F, destination=register, source=other)
 
 
-def minus(register: int, other: int) -> Step:
-    """Subtract a register."""
-    return Step(0x1F, destination=register, source=other)
-
-
 def either(register: int, other: int) -> Step:
     """Set the bits of another register."""
     return Step(0x4F, destination=register, source=other)
@@ -134,11 +130,6 @@ def mask(register: int, bits: int) -> Step:
 def flip(register: int, bits: int) -> Step:
     """Invert these bits."""
     return Step(0xA7, bits, destination=register)
-
-
-def left(register: int, bits: int) -> Step:
-    """Shift to the left."""
-    return Step(0x67, bits, destination=register)
 
 
 def right(register: int, bits: int) -> Step:
@@ -179,17 +170,6 @@ def same(register: int, other: int, to: str) -> Step:
 def unlike(register: int, other: int, to: str) -> Step:
     """Jump if they are not the same, of 64 bits."""
     return Step(0x5D, to=to, destination=register, source=other)
-
-
-def over(register: int, other: int, to: str) -> Step:
-    """Jump if it is greater than the other, of 64 bits."""
-    return Step(0x2D, to=to, destination=register, source=other)
-
-
-def number(register: int, value: int) -> Code:
-    """Load a number of 64 bits."""
-    low, high = (part - (part >> 31 << 32) for part in (value & 0xFFFFFFFF, value >> 32))
-    return Step(0x18, low, destination=register), Step(0, high)
 
 
 def call(helper: int) -> Step:
@@ -296,7 +276,7 @@ class Map:
             # The kernel stops there.
             left = [key for key in left if self._has(key)]
 
-    def items(self, at_once: int = 1 << 16) -> Iterator[tuple[bytes, bytes]]:
+    def items(self, at_once: int = 1 << 12) -> Iterator[tuple[bytes, bytes]]:
         """What is in it."""
         token = ctypes.create_string_buffer(8)
         keys = ctypes.create_string_buffer(at_once * self._key)
@@ -418,12 +398,16 @@ def _pieces(data: bytes, size: int) -> Iterator[bytes]:
     return (data[at : at + size] for at in range(0, len(data), size))
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _bpf(command: int, attributes: bytes | bytearray) -> int:
     """The system call; where *attributes* can be changed, the kernel's answer is in them."""
-    libc = ctypes.CDLL(None, use_errno=True)
     number = _SYSCALLS.get(platform.machine(), _SYSCALL_ELSEWHERE)
     buffer = ctypes.create_string_buffer(bytes(attributes), len(attributes))
-    result = libc.syscall(number, command, buffer, len(attributes))
+    result = _libc().syscall(number, command, buffer, len(attributes))
     code = ctypes.get_errno()
     if isinstance(attributes, bytearray):
         attributes[:] = buffer.raw

@@ -48,16 +48,15 @@ def missing() -> Missing:
 def _in_namespace() -> Missing:
     # os.unshare() comes with Python 3.12.
     libc = ctypes.CDLL(None, use_errno=True)
-    unknown = Missing(programs=responder.missing())  # which takes no namespace
     if libc.unshare(_CLONE_NEWNET):
         LOG.debug("no namespace to probe the kernel in: %s", os.strerror(ctypes.get_errno()))
-        return unknown
+        return Missing(programs=responder.missing())
     try:
         with closing(Netlink()) as netlink:
             return Probe(netlink).missing()
     except BackendError as error:
         LOG.debug("the kernel could not be probed: %s", error)
-        return unknown
+        return Missing(programs=responder.missing())
     # With the thread ends the namespace, and all that is in it.
 
 
@@ -154,9 +153,11 @@ class Probe:
         return missing or ("" if port is not None and port.suppress else suppression)
 
     def _programs(self, tunnel: int, bridge: int) -> str:
-        if missing := responder.missing():
-            return missing
-        with closing(responder.Responder()) as answers:
+        try:
+            made = responder.Responder()
+        except OSError as error:
+            return responder.lacking(error)
+        with closing(made) as answers:
             way = _ROW.responder
             failure = answers.attach(self._netlink, tunnel, bridge, _ROW.vni, way)
             there = answers.way(self._netlink, tunnel) == way

@@ -90,9 +90,9 @@ class LinkRenderer:
             addresses = mac_attribute(fact.mac) + vtep_attribute(fact.vtep)
             return (Unicast(self._tunnel, addresses, True),)
         if isinstance(fact, NeighbourFact):
-            if not self._answers or (":" in fact.ip and not self._ways.nd):
-                return ()
             six = ":" in fact.ip
+            if not self._answers or (six and not self._ways.nd):
+                return ()
             override = fact.override or not six
             if not override and not self._forwards:
                 return ()  # the kernel's own responder can't leave the flag out: its owner answers

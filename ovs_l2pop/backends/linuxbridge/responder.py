@@ -116,16 +116,19 @@ _INTO = 1  # BPF_F_INGRESS
 _UPDATED = 1 | 2  # BPF_F_RECOMPUTE_CSUM, BPF_F_INVALIDATE_HASH
 
 
-def _take(size: int, otherwise: str) -> Code:
-    """Copy so many bytes of the frame to the stack; go on elsewhere where it is shorter."""
+def _frame(size: int) -> Code:
+    """What helpers take for so many bytes of the frame, and their place on the stack."""
     return (
         ebpf.move(R1, CONTEXT),
         ebpf.load(R2, 0),
         *ebpf.on_stack(R3, _FRAME),
         ebpf.load(R4, size),
-        ebpf.call(ebpf.LOAD_BYTES),
-        ebpf.not_null(R0, otherwise),
     )
+
+
+def _take(size: int) -> Code:
+    """Copy so many bytes of the frame to the stack."""
+    return *_frame(size), ebpf.call(ebpf.LOAD_BYTES), ebpf.not_null(R0, "pass")
 
 
 def _copy(to: int, source: int, base: int = STACK, size: int = 6) -> Code:
@@ -175,6 +178,30 @@ def _half_is(place: int, value: int) -> Code:
 _NO_GROUP: Code = ebpf.read(R0, STACK, _TARGET, 1), ebpf.equal(R0, 0xFF, "pass")
 
 
+def _is_machine(place: int) -> Code:
+    """Of a MAC address: it is no group's."""
+    return ebpf.read(R0, STACK, place, 1), ebpf.mask(R0, 0x01), ebpf.not_null(R0, "pass")
+
+
+def _is_question(sender: int, target: int, size: int, asked: str) -> Code:
+    """Goes on at *asked* where somebody asks for another; else, where he asks for himself, behind.
+
+    :param size: half of an address's.
+    """
+    return (
+        ebpf.read(R0, STACK, sender, size),
+        ebpf.read(R1, STACK, sender + size, size),
+        # From nobody: a probe (RFC 5227 §2.1.1), duplicate address detection (RFC 4862 §5.4).
+        ebpf.move(R2, R0),
+        ebpf.either(R2, R1),
+        ebpf.is_null(R2, "pass"),
+        ebpf.read(R2, STACK, target, size),
+        ebpf.read(R3, STACK, target + size, size),
+        ebpf.unlike(R0, R2, asked),
+        ebpf.unlike(R1, R3, asked),
+    )
+
+
 def _sum_up() -> Code:
     """Have in R0 the sum of ICMPv6's 32 bytes and their pseudo-header (RFC 8200 §8.1)."""
     fold = (
@@ -198,10 +225,7 @@ def _sum_up() -> Code:
 def _send_back(size: int) -> Code:
     """The packet takes the frame's place, and the tunnel's device receives it."""
     return (
-        ebpf.move(R1, CONTEXT),
-        ebpf.load(R2, 0),
-        *ebpf.on_stack(R3, _FRAME),
-        ebpf.load(R4, size),
+        *_frame(size),
         ebpf.load(R5, _UPDATED),
         ebpf.call(ebpf.STORE_BYTES),
         ebpf.not_null(R0, "pass"),
@@ -224,28 +248,19 @@ def _to_group(request: str, solicitation: str) -> Code:
         ebpf.frame_half(12),
         ebpf.equal(R0, _ARP, "arp"),
         ebpf.differs(R0, _IPV6, "pass"),
-        *_take(_TARGET_END, "pass"),
+        *_take(_TARGET_END),
         *_byte_is(_NEXT, _ICMPV6),
         ebpf.read(R0, STACK, _TYPE, 1),
         ebpf.equal(R0, 135, solicitation),
         ebpf.equal(R0, 136, "advertisement"),
         ebpf.jump("pass"),
         "arp",  # of Ethernet and IPv4 (RFC 826), a request or a reply
-        *_take(_ARP_SIZE, "pass"),
+        *_take(_ARP_SIZE),
         ebpf.read(R0, STACK, _L3, 4),
         ebpf.differs(R0, network(0x00010800, 4), "pass"),
         *_half_is(_L3 + 4, 0x0604),
-        # From nobody: a probe (RFC 5227 §2.1.1).
-        ebpf.read(R0, STACK, _SPA, 2),
-        ebpf.read(R1, STACK, _SPA + 2, 2),
-        ebpf.move(R2, R0),
-        ebpf.either(R2, R1),
-        ebpf.is_null(R2, "pass"),
-        # Of who asks for itself (RFC 5227 §3).
-        ebpf.read(R2, STACK, _TPA, 2),
-        ebpf.read(R3, STACK, _TPA + 2, 2),
-        ebpf.unlike(R0, R2, request),
-        ebpf.unlike(R1, R3, request),
+        *_is_question(_SPA, _TPA, 2, request),
+        # An announcement (RFC 5227 §3).
         ebpf.read(R0, STACK, _OP, 2),
         ebpf.equal(R0, network(1), "gratuitous"),
         ebpf.differs(R0, network(2), "pass"),
@@ -259,7 +274,7 @@ def _announcements(known: ebpf.Map) -> Code:
         *_look_up(known, *_TPA_ASKED),
         ebpf.jump("claim"),
         "advertisement",  # to a group: nobody asked for it (RFC 4861 §7.2.6)
-        *_take(_ND_SIZE, "pass"),
+        *_take(_ND_SIZE),
         *_byte_is(_HOPS, 255),
         *_byte_is(_CODE, 0),
         *_half_is(_OPTION, 0x0201),
@@ -320,9 +335,7 @@ def leave(known: ebpf.Map, *, alone: bool) -> bytes:
             *_look_up(known, *_TPA_ASKED),
             *found,
             # An answer goes to the one that asks in the packet: not to a group, nor to nobody.
-            ebpf.read(R0, STACK, _SHA, 1),
-            ebpf.mask(R0, 0x01),
-            ebpf.not_null(R0, "pass"),
+            *_is_machine(_SHA),
             ebpf.read(R0, STACK, _SHA, 4),
             ebpf.read(R1, STACK, _SHA + 4, 2),
             ebpf.either(R0, R1),
@@ -344,22 +357,14 @@ def leave(known: ebpf.Map, *, alone: bool) -> bytes:
             ),
             *_send_back(_ARP_SIZE),
             "solicitation",
-            # From nobody: duplicate address detection (RFC 4862 §5.4). Of itself: an announcement.
-            ebpf.read(R0, STACK, _SOURCE, 8),
-            ebpf.read(R1, STACK, _SOURCE + 8, 8),
-            ebpf.move(R2, R0),
-            ebpf.either(R2, R1),
-            ebpf.is_null(R2, "pass"),
-            ebpf.read(R2, STACK, _TARGET, 8),
-            ebpf.read(R3, STACK, _TARGET + 8, 8),
-            ebpf.unlike(R0, R2, "asked"),
-            ebpf.same(R1, R3, "pass"),
+            *_is_question(_SOURCE, _TARGET, 8, "asked"),
+            ebpf.jump("pass"),
             "asked",
             *_NO_GROUP,
             *_look_up(known, *_TARGET_ASKED),
             *found,
             # RFC 4861 §7.1.1; and nothing but one link-layer address, which we could answer.
-            *_take(_ND_SIZE, "pass"),
+            *_take(_ND_SIZE),
             ebpf.read(R0, STACK, _L3, 1),
             ebpf.mask(R0, 0xF0),
             ebpf.differs(R0, 0x60, "pass"),
@@ -369,9 +374,7 @@ def leave(known: ebpf.Map, *, alone: bool) -> bytes:
             *_half_is(_OPTION, 0x0101),
             ebpf.read(R0, STACK, _SOURCE, 1),
             ebpf.equal(R0, 0xFF, "pass"),
-            ebpf.read(R0, STACK, _LINK_LAYER, 1),
-            ebpf.mask(R0, 0x01),
-            ebpf.not_null(R0, "pass"),
+            *_is_machine(_LINK_LAYER),
             *_sum_up(),
             ebpf.differs(R0, 0xFFFF, "pass"),
             *_copy(_TO, _LINK_LAYER),
@@ -436,11 +439,11 @@ class Responder:
     """
 
     def __init__(self, running: Iterable[int] = ()) -> None:
-        former = _former(running)
+        former, number = _former(running)
         self._programs: list[ebpf.Program] = [*former]
         sizes = _KEY.size, _VALUE.size
         if former:
-            self._answers = ebpf.Map.numbered(former[0].map(), *sizes)
+            self._answers = ebpf.Map.numbered(number, *sizes)
         else:
             self._answers = ebpf.Map.make("l2pop_answers", *sizes, _ENTRIES)
         by_tag = {program.tag: program for program in former}
@@ -545,20 +548,29 @@ def running(netlink: Netlink, tunnels: Iterable[int]) -> set[int]:
     return {number for number in found if number}
 
 
-def _former(running: Iterable[int]) -> list[ebpf.Program]:
-    """Of these programs those with one map, as far as we may have them."""
+def _former(running: Iterable[int]) -> tuple[list[ebpf.Program], int]:
+    """Of these programs those with one map, as far as we may have them, and the map's number."""
     found: list[ebpf.Program] = []
+    their = 0
     for number in sorted(running):
         try:
             program = ebpf.Program.numbered(number)
         except OSError as error:
             LOG.debug("program %d is exchanged: %s", number, error)
             continue
-        if program.map() and (not found or program.map() == found[0].map()):
+        used = program.map()
+        their = their or used
+        if used and used == their:
             found.append(program)
         else:
             program.close()
-    return found
+    return found, their
+
+
+def lacking(error: OSError) -> str:
+    """What of the kernel, or of our rights, :class:`Responder` found missing."""
+    needed = ", CAP_BPF is needed" if error.errno in (errno.EPERM, errno.EACCES) else ""
+    return f"eBPF programs for traffic control ({error.strerror}{needed})"
 
 
 def missing() -> str:
@@ -566,8 +578,7 @@ def missing() -> str:
     try:
         Responder().close()
     except OSError as error:
-        needed = ", CAP_BPF is needed" if error.errno in (errno.EPERM, errno.EACCES) else ""
-        return f"eBPF programs for traffic control ({error.strerror}{needed})"
+        return lacking(error)
     return ""
 
 
