@@ -29,7 +29,7 @@ class Prober:
     """Asks once in every interval; a thread of its own.
 
     :param local_ip: this host's VTEP, from which it asks.
-    :param interval: seconds; 0: nobody is asked.
+    :param interval: seconds.
     """
 
     def __init__(self, local_ip: str, interval: float) -> None:
@@ -44,15 +44,18 @@ class Prober:
         #: Why nobody can be asked; None: they can.
         self.trouble: str | None = None
 
+    @classmethod
+    def every(cls, interval: float, local_ip: str) -> "Prober | None":
+        """One that asks once in so many seconds; 0: none."""
+        return cls(local_ip, interval) if interval else None
+
     @property
-    def alive(self) -> int | None:
-        """How many VTEPs have answered of late; None: nobody is asked."""
-        return self._liveness.alive if self._interval else None
+    def alive(self) -> int:
+        """How many VTEPs have answered of late."""
+        return self._liveness.alive
 
     def dead(self, vteps: Collection[str]) -> frozenset[str]:
         """Which of these are dead, as far as is known by now; from now on these are asked."""
-        if not self._interval:
-            return frozenset()
         self._vteps = tuple(vteps)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="prober", daemon=True)

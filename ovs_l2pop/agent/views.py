@@ -142,8 +142,7 @@ def _state(what: str, trouble: str | None, well: str) -> Health:
 
 def _answering(worker: Worker) -> Iterable[Health]:
     """Who answers, and who is left out of floods."""
-    prober = worker.prober
-    if prober is None or prober.alive is None:
+    if (prober := worker.prober) is None:
         return
     of = f"of {len(worker.table.peers())}"
     if prober.trouble:

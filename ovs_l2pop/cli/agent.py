@@ -75,7 +75,7 @@ class RunAgent(Command):
             addresses=HostAddresses(),
             limits=config.limits(options),
             holds=options.hold_moving_addresses,
-            prober=Prober(options.local_ip, options.vtep_probe_interval),
+            prober=Prober.every(options.vtep_probe_interval, options.local_ip),
             speaker=lambda: listener,
             housekeeping=lambda: control.keep_place(),
         )

@@ -43,7 +43,9 @@ class ShowEntries(_Show):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--network", metavar="ID", help="of the networks whose id begins so")
+        parser.add_argument(
+            "--network", dest="network_id", metavar="ID", help="of the networks whose id begins so"
+        )
         parser.add_argument("--mac", type=str.lower, help="with this MAC address")
         parser.add_argument("--ip", type=_address, help="with this IP address")
         parser.add_argument("--vtep", metavar="IP", type=_address, help="behind this VTEP")
@@ -54,8 +56,8 @@ class ShowEntries(_Show):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
-        asked = {name: getattr(parsed_args, name) for name in ("mac", "ip", "vtep", "state")}
-        asked["network_id"] = parsed_args.network
+        columns = ("network_id", "mac", "ip", "vtep", "state")
+        asked = {name: getattr(parsed_args, name) for name in columns}
         request = {
             "command": "show",
             "what": self.what,

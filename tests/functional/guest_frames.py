@@ -1,7 +1,7 @@
 """Frames that a guest may think of: ARP and neighbour discovery, most fields right."""
 
 import struct
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import ip_address
 
 from frame_helpers import BROADCAST, icmpv6_checksum, mac_bytes
 from hypothesis import strategies as st
@@ -16,19 +16,20 @@ def mostly(usual: object, *others: st.SearchStrategy[object]) -> st.SearchStrate
     return st.one_of(st.just(usual), st.just(usual), *others)
 
 
-ips = st.one_of(
-    st.sampled_from(
-        [f"10.0.0.{number}" for number in (1, 2, 3, 99)]
-        + ["0.0.0.0", "0.0.0.5", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"]
-    ).map(lambda text: IPv4Address(text).packed),
-    st.binary(min_size=4, max_size=4),
+def addresses(*texts: str) -> st.SearchStrategy[bytes]:
+    """These, or any of their size."""
+    packed = [ip_address(text).packed for text in texts]
+    size = len(packed[0])
+    return st.one_of(st.sampled_from(packed), st.binary(min_size=size, max_size=size))
+
+
+ips = addresses(
+    *(f"10.0.0.{number}" for number in (1, 2, 3, 99)),
+    *("0.0.0.0", "0.0.0.5", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"),
 )
-ip6s = st.one_of(
-    st.sampled_from(
-        [f"fd00::{number}" for number in (1, 2, 3, 99)]
-        + ["::", "::1", "ff02::1", "ff02::1:ff00:2", "fe80::1", "::ffff:10.0.0.2"]
-    ).map(lambda text: IPv6Address(text).packed),
-    st.binary(min_size=16, max_size=16),
+ip6s = addresses(
+    *(f"fd00::{number}" for number in (1, 2, 3, 99)),
+    *("::", "::1", "ff02::1", "ff02::1:ff00:2", "fe80::1", "::ffff:10.0.0.2"),
 )
 any_mac = st.sampled_from([*MACS, BROADCAST, "00:00:00:00:00:00", "fa:16:3e:00:00:99"])
 destinations = mostly(

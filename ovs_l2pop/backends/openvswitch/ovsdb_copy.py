@@ -92,9 +92,10 @@ class _Table(Generic[Read]):
         before = self._found.pop(row.uuid.int, None)
         if before is not None and self._names.get(before.name) is before:
             del self._names[before.name]
-        self._unread[row.uuid.int] = row
         if gone:
-            del self._unread[row.uuid.int]
+            self._unread.pop(row.uuid.int, None)
+        else:
+            self._unread[row.uuid.int] = row
 
     def all(self) -> Mapping[int, Read]:
         """By UUID, as a number: the library's are hashed in Python."""

@@ -73,7 +73,7 @@ class L2popExtension(l2_extension.L2AgentExtension):
             addresses=HostAddresses(),
             limits=limits(conf.ovs_l2pop),
             holds=conf.ovs_l2pop.hold_moving_addresses,
-            prober=Prober(settings.local_ip, conf.ovs_l2pop.vtep_probe_interval),
+            prober=Prober.every(conf.ovs_l2pop.vtep_probe_interval, settings.local_ip),
             speaker=lambda: self._follower,
             housekeeping=lambda: self._control.keep_place(),
         )

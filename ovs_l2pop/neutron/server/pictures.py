@@ -185,9 +185,10 @@ class Gallery:
             found |= read
             with self._lock:
                 for network_id, seen in read.items():
-                    self._seen.pop(network_id, None)
-                    if seen.mark.ports:  # else there may not even be such a network
+                    if seen.mark.ports:
                         self._seen[network_id] = seen
+                    else:  # there may not even be such a network
+                        self._seen.pop(network_id, None)
         return found
 
     def _make(self, where: NetworkSegment, seen: _Seen, before: Picture | None) -> Picture:

@@ -92,13 +92,11 @@ class Roster:
         """These rows are there."""
         utc = datetime.now(UTC).replace(tzinfo=None)  # as the database has it
         now, grace = self._clock(), self._grace()
-        rows = list(rows)
         with self._lock:
-            for host, agent in agents.by_host(rows).items():
-                if self._said.get(host) != agent:
-                    self._said[host] = agent
-                    self.generation += 1
             for agent, alive in agents.living(rows, grace, utc):
+                if self._said.get(agent.host) != agent:
+                    self._said[agent.host] = agent
+                    self.generation += 1
                 if alive:
                     self._seen[agent.host] = agent, now
                 else:
