@@ -90,7 +90,8 @@ def _match(template: "FlowTemplate") -> str:
 
 
 def _does(template: "FlowTemplate") -> str:
-    does = [_action(name, arguments) for name, arguments in template.actions]
+    does = ["meter"] if template.metered else []
+    does += [_action(name, arguments) for name, arguments in template.actions]
     if template.goto is not None:
         does.append(f"goto({template.goto.name})")
     return " ".join(does) or "drop"

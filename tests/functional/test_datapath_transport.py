@@ -46,8 +46,13 @@ for body in channel.flows(loaded.cookie):
 bad = rows.add_flows([flows[0], b"\\xff" + flows[1][1:], flows[2]], loaded.cookie)
 named = [(refusal.place, refusal.reason) for refusal in channel.write(bad)]
 groups = [group for body in channel.groups() for group in rows.groups_in(body)]
+meters = [rows.meter(number, 10 * number) for number in (1, 2)]
+channel.write([rows.add_meter(row, False) for row in meters])
+read_meters = {row for body in channel.meters() for row in rows.meters_in(body)}
+told = dict(p for body in channel.meter_statistics() for p in rows.metered_in(body))
+metered = [channel.most_meters() > 0, read_meters == set(meters), told == {1: 0, 2: 0}]
 print(json.dumps({"refused": refused, "same": read == set(flows), "wrote": wrote,
-                  "named": named, "groups": len(groups)}), flush=True)
+                  "named": named, "groups": len(groups), "metered": metered}), flush=True)
 sys.stdin.readline()
 try:
     while True:
@@ -78,6 +83,7 @@ def test_channel_over_an_os_ken_connection(lab2: Lab) -> None:
         host.vsctl("set-controller", "br-t", "tcp:127.0.0.1:6653")
         seen = json.loads(process.stdout.readline())
         assert seen["refused"] == []
+        assert seen["metered"] == [True, True, True]
         assert seen["same"]
         assert [place for place, _ in seen["named"]] == [1]
         assert seen["groups"] == 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, EXPERIMENTER = 0, 1, 2, 3, 4
-FLOW_MOD, GROUP_MOD = 14, 15
+FLOW_MOD, GROUP_MOD, METER_MOD = 14, 15, 29
 MULTIPART_REQUEST, MULTIPART_REPLY = 18, 19
 OPEN, COMMIT = 0, 4
 ONF = 0x4F4E4600
@@ -116,7 +116,7 @@ class FakeSwitch:
             self._multipart(xid, body)
         elif kind == EXPERIMENTER:
             self._experimenter(xid, body)
-        elif kind in (FLOW_MOD, GROUP_MOD):
+        elif kind in (FLOW_MOD, GROUP_MOD, METER_MOD):
             inner = (kind, body)
             if (error := self.unreadable(inner) or self.refuses(inner)) is not None:
                 self._error(xid, error)

@@ -29,8 +29,10 @@ from ovs_l2pop.backends.openvswitch.rows import (
     Group,
     add_flows,
     add_group,
+    add_meter,
     flows_in,
     groups_in,
+    meter,
 )
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket
 from ovs_l2pop.core.errors import BackendError
@@ -148,6 +150,27 @@ def test_many_messages_go_in_several_bundles(
     assert connected(path).write(iter(flows(25))) == []
     assert [len(bundle) for bundle in switch.bundles] == [10, 10, 5]
     assert switch.executed == flows(25)
+
+
+def test_meters_go_before_the_bundle_that_takes_none(switch: FakeSwitch, path: Path) -> None:
+    meters = [add_meter(meter(number, 9), False) for number in (1, 2, 3)]
+    one, two, three = flows(3)
+    assert connected(path).write([meters[0], one, meters[1], two, three, meters[2]]) == []
+    assert switch.singles == meters
+    assert switch.bundles == [[one, two, three]]
+
+
+@pytest.mark.parametrize("culprits", [{0}, {2}, {5}, {0, 2, 5}, {2, 3}])
+def test_refused_meters_are_named(culprits: set[int], switch: FakeSwitch, path: Path) -> None:
+    meters = [add_meter(meter(number, 9), False) for number in (1, 2, 3)]
+    one, two, three = flows(3)
+    messages = [meters[0], one, meters[1], two, three, meters[2]]
+    bad = [messages[place] for place in culprits]
+    switch.refuses = lambda inner: (12, 2) if inner in bad else None
+    refused = connected(path).write(messages)
+    reason = "meter-mod failed: invalid meter"
+    assert sorted(refused) == [Refused(place, reason) for place in sorted(culprits)]
+    assert sorted(switch.executed) == sorted(m for m in messages if m not in bad)
 
 
 @pytest.mark.parametrize("piece", [1, 3, 7, 64])
@@ -522,3 +545,11 @@ def test_any_bytes_from_the_switch(answer: bytes, at_once: bool) -> None:
         finally:
             switch.stop()
     assert not os.path.exists(directory)
+
+
+def test_a_switch_without_meters_has_none(switch: FakeSwitch, path: Path) -> None:
+    channel = connected(path)
+    switch.replies[11] = (1, 2)  # OFPMP_METER_FEATURES: bad request, bad multipart
+    assert channel.most_meters() == 0
+    switch.replies[11] = [bytes.fromhex("00010000 00000002 0000000f 08 ff 0000".replace(" ", ""))]
+    assert channel.most_meters() == 0x10000

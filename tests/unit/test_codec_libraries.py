@@ -11,7 +11,7 @@ import pytest
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import LIBRARIES, Codec
-from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, Pipeline
+from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, METER_BASE, Pipeline
 from ovs_l2pop.backends.openvswitch.rows import flow_key
 from ovs_l2pop.backends.openvswitch.stamps import Stamps, encode
 from ovs_l2pop.core.errors import ConfigError
@@ -29,6 +29,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "patch": 1,
         "shard": 1,
         "group": GROUP_BASE + 1,
+        "meter": METER_BASE + 1,
     },
     {
         "vlan": 4094,
@@ -40,6 +41,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "patch": 0xFEFF,
         "shard": 2**32 - 1,
         "group": 0xFFFFFEFF,
+        "meter": METER_BASE + 4094,
     },
     {
         "vlan": 0x123,
@@ -51,6 +53,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "patch": 1234,
         "shard": 7,
         "group": GROUP_BASE + 7,
+        "meter": METER_BASE + 7,
     },
 ]
 

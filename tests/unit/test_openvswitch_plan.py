@@ -5,7 +5,7 @@ import pytest
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline, rows
 from ovs_l2pop.backends.openvswitch.codec import Codec
-from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE
+from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, METER_BASE
 from ovs_l2pop.backends.openvswitch.plan import REVALIDATION, Plan, Planner
 from ovs_l2pop.backends.openvswitch.render import FLOOD_SHARD_SIZE, FlowRenderer, PortNumbers
 from ovs_l2pop.backends.openvswitch.rows import Group, PortFlags, TunnelPort, Wiring
@@ -128,6 +128,25 @@ def test_a_group_that_was_refused_is_made_the_next_time() -> None:
     planner_.refused(group)
     ((_, message),) = planner_.plan([group], [], 1.0).first
     assert message == rows.add_group(group, exists=False)
+
+
+def test_a_meter_is_changed_where_it_exists_and_made_where_not() -> None:
+    planner_ = planner()
+    slow, fast, other = (
+        rows.meter(METER_BASE + 5, 1),
+        rows.meter(METER_BASE + 5, 9),
+        rows.meter(7, 1),
+    )
+
+    def messages(add: list[Row], remove: list[Row]) -> list[tuple[int, bytes]]:
+        return [message for _, message in planner_.plan(add, remove, 0.0).first]
+
+    assert planner_.observed_meters([slow, other]) == [slow]
+    assert messages([fast], [slow]) == [rows.add_meter(fast, exists=True)]
+    assert messages([], [fast]) == [rows.delete_meter(fast)]
+    assert messages([slow], []) == [rows.add_meter(slow, exists=False)]
+    planner_.refused(slow)
+    assert messages([slow], []) == [rows.add_meter(slow, exists=False)]
 
 
 def test_groups_of_others_are_not_ours() -> None:

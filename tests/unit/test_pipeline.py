@@ -16,7 +16,13 @@ import yaml
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import Codec
-from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, PARAM_SIZES, SETTINGS, Pipeline
+from ovs_l2pop.backends.openvswitch.pipeline import (
+    GROUP_BASE,
+    METER_BASE,
+    PARAM_SIZES,
+    SETTINGS,
+    Pipeline,
+)
 from ovs_l2pop.backends.openvswitch.render import FlowRenderer, PortNumbers
 from ovs_l2pop.backends.openvswitch.stamps import Stamps, encode
 from ovs_l2pop.core.errors import PipelineError
@@ -464,6 +470,7 @@ VALUES: dict[str, Any] = {
     "patch": 1,
     "shard": 2,
     "group": GROUP_BASE + 3,
+    "meter": METER_BASE + 100,
 }
 
 

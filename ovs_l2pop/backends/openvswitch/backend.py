@@ -10,17 +10,18 @@ from typing import Any
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
-from ovs_l2pop.backends.openvswitch.channel import Channel, Message
+from ovs_l2pop.backends.openvswitch.channel import Channel, Message, RefusedReadError
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.options import OpenvswitchSettings
 from ovs_l2pop.backends.openvswitch.ovsdb import Ovsdb
-from ovs_l2pop.backends.openvswitch.pipeline import GROUP_TYPES
+from ovs_l2pop.backends.openvswitch.pipeline import GROUP_TYPES, METER_BASE
 from ovs_l2pop.backends.openvswitch.plan import REVALIDATION, Plan, Planner
 from ovs_l2pop.backends.openvswitch.portflags import PortFlagsChannel, flags_text
 from ovs_l2pop.backends.openvswitch.reading import read
 from ovs_l2pop.backends.openvswitch.render import FlowRenderer, PortNumbers
 from ovs_l2pop.backends.openvswitch.rows import (
     Group,
+    Meter,
     Oddities,
     OvsRow,
     PortFlags,
@@ -28,7 +29,7 @@ from ovs_l2pop.backends.openvswitch.rows import (
     Wiring,
 )
 from ovs_l2pop.backends.openvswitch.sightings import Sightings, Where
-from ovs_l2pop.backends.openvswitch.stamps import Stamp, Stamps
+from ovs_l2pop.backends.openvswitch.stamps import Stamp, Stamps, encode
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.core.backend import Batch, Health, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Row
@@ -63,6 +64,7 @@ class OpenvswitchBackend:
         self._numbers = PortNumbers()
         #: What the switch was set to when rows were rendered.
         self._offloads = False
+        self._has_meters = True
         self._renderer = self._make_renderer()
         self._planner = Planner(self._stamps, self._codec)
         #: Tables by number: of what arrives by a tunnel, with the tunnel's type; and of floods.
@@ -107,11 +109,13 @@ class OpenvswitchBackend:
             with contextlib.suppress(VersionError):
                 self._transport().close()
         self._ovsdb.prepare(None if self._settings.shared else self._settings.bridges)
-        if self._offloads != (offloads := self._ovsdb.offloads()):
-            self._offloads = offloads
+        self._channel = Channel(self._transport())
+        limits = self._settings.limit_broadcast
+        offloads, has_meters = self._ovsdb.offloads(), not limits or self._channel.most_meters() > 0
+        if (self._offloads, self._has_meters) != (offloads, has_meters):
+            self._offloads, self._has_meters = offloads, has_meters
             self._renderer = self._make_renderer()
         self._read_numbers()
-        self._channel = Channel(self._transport())
         self._open_flag_channels()
         if not self._channel.watch(self._matters):
             LOG.info("the switch doesn't tell of flows that others change: they are read back")
@@ -163,6 +167,10 @@ class OpenvswitchBackend:
                 yield Health(what, "trouble", why)
         if strangers := self._strangers():
             yield Health("strangers", "ok", strangers)
+        if not self._has_meters:
+            yield Health("broadcast", "trouble", "broadcast_rate: this switch has no meters")
+        elif self._settings.limit_broadcast and (over := self._over_limit()):
+            yield Health("broadcast", "ok", over)
         if told := self._sightings.told():
             yield Health("machines elsewhere", "ok", told)
         if trouble := self._sightings.trouble:
@@ -199,6 +207,9 @@ class OpenvswitchBackend:
         found, self._flows = set[Row](self._flows or self._read_flows()), None
         groups = (group for body in channel.groups() for group in rows.groups_in(body))
         found.update(self._planner.observed(groups))
+        with contextlib.suppress(RefusedReadError):  # it knows none
+            meters = (meter for body in channel.meters() for meter in rows.meters_in(body))
+            found.update(self._planner.observed_meters(meters))
         self._ports = self._read_ports()
         found |= self._ports
         found |= self._read_flags()
@@ -235,7 +246,6 @@ class OpenvswitchBackend:
             rejected = planned[rejection.place]
             if rejected is not None:
                 refused[rejected] = rejection.reason
-            if isinstance(rejected, Group):
                 self._planner.refused(rejected)
         if reused := set().union(*(plan.reused for plan in plans)):
             self._await_caches(reused)
@@ -259,6 +269,8 @@ class OpenvswitchBackend:
             return rows.flow_key(row)
         if isinstance(row, Group):
             return Group, row.group_id
+        if isinstance(row, Meter):
+            return Meter, row.meter_id
         return (TunnelPort, row.name) if isinstance(row, TunnelPort) else row
 
     def found(self, row: Row) -> Found | None:
@@ -266,6 +278,8 @@ class OpenvswitchBackend:
             return None
         if isinstance(row, TunnelPort):
             return Found(row._replace(odd=()), Scope(), self.slot(row))
+        if isinstance(row, Meter):
+            return Found(row, Scope(row.meter_id - METER_BASE), self.slot(row))
         if not isinstance(row, bytes):
             return Found(row, Scope(), self.slot(row))
         flow = read(row)
@@ -294,6 +308,9 @@ class OpenvswitchBackend:
                 f"{row.group_id:#x} {kind}",
                 self._codec.group_text(row.buckets),
             )
+        if isinstance(row, Meter):
+            what = f"{row.meter_id:#x}"
+            return RowText("meter", self._bridge, what, self._codec.bands_text(row.bands))
         if isinstance(row, Wiring):
             return RowText("wiring", row.bridge, row.what, _text(row.odd))
         if isinstance(row, PortFlags):
@@ -334,16 +351,31 @@ class OpenvswitchBackend:
                 for packets, row in rows.counted_flows_in(body):
                     if packets and (values := stamp.read(row)):
                         counts.append((packets, values["vlan"]))
+        return self._counted("that came from VTEPs which nobody announced there", counts)
+
+    def _over_limit(self) -> str | None:
+        """How many frames to all were more than a network may send, the most first."""
+        counts = [
+            (dropped, encode("vlan", meter_id - METER_BASE))
+            for body in self._open().meter_statistics()
+            for meter_id, dropped in rows.metered_in(body)
+            if dropped and meter_id & ~0xFFF == METER_BASE
+        ]
+        rate = self._settings.broadcast_rate
+        return self._counted(f"that were to be copied, over {rate} a second", counts)
+
+    def _counted(self, which: str, counts: list[tuple[int, bytes]]) -> str | None:
+        """Dropped frames by network, the most first.
+
+        :param counts: (frames, local VLAN as encoded).
+        """
         if not counts:
             return None
         counts.sort(reverse=True)
         texts = [f"{count} in {self._network_text(vlan)}" for count, vlan in counts[:_TOLD]]
         more = [f"{len(counts) - _TOLD} more networks"] if len(counts) > _TOLD else []
         total = sum(count for count, _ in counts)
-        return (
-            f"{total} frames dropped that came from VTEPs which nobody announced there:"
-            f" {', '.join([*texts, *more])}"
-        )
+        return f"{total} frames dropped {which}: {', '.join([*texts, *more])}"
 
     def _network_text(self, vlan: bytes) -> str:
         if (attachment := self._renderer.holders.get(vlan)) is None:
@@ -366,8 +398,15 @@ class OpenvswitchBackend:
         self._open().write(self._planner.forget_learned(vlans))
 
     def _make_renderer(self) -> FlowRenderer:
-        options = self._settings.tunnel_options(self._offloads)
-        return FlowRenderer(self._stamps, self._numbers, options, self._settings.conditions)
+        settings = self._settings
+        conditions = settings.conditions - (set() if self._has_meters else {"limit_broadcast"})
+        return FlowRenderer(
+            self._stamps,
+            self._numbers,
+            settings.tunnel_options(self._offloads),
+            conditions,
+            settings.broadcast_rate,
+        )
 
     def _read_flows(self) -> set[bytes]:
         found: set[bytes] = set()

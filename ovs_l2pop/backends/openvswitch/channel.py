@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
+from ovs_l2pop.backends.openvswitch.rows import METER_MOD
 from ovs_l2pop.backends.openvswitch.transport import HEADER, Received, Transport
 from ovs_l2pop.core.errors import BackendError
 
@@ -39,6 +40,8 @@ BUNDLE_SIZE = 10_000
 
 #: OFPMP_* of multipart: individual flow statistics, group descriptions, extensions.
 _FLOW_STATS, _GROUP_DESC, _EXTENSION = 1, 7, 0xFFFF
+_METER_STATS, _METER_CONFIG, _METER_FEATURES = 9, 10, 11
+_ALL_METERS = 0xFFFFFFFF
 _MORE = 1  # OFPMPF_REPLY_MORE
 
 ALL_TABLES = 0xFF  # OFPTT_ALL
@@ -58,11 +61,15 @@ class Refused(NamedTuple):
 
 
 class _Bundle:
-    """One bundle on its way: its messages have the xids after ``xid``, its commit the next."""
+    """One bundle on its way: its messages have the xids after ``xid``, its commit the next.
 
-    def __init__(self, xid: int, messages: list[tuple[int, Message]]) -> None:
-        self.xid = xid
-        self.messages = messages
+    Meters that go before it have those up to ``xid``: no bundle takes them.
+    """
+
+    def __init__(self, chunk: list[tuple[int, Message]]) -> None:
+        self.meters = [item for item in chunk if item[1][0] == METER_MOD]
+        self.messages = [item for item in chunk if item[1][0] != METER_MOD]
+        self.xid = 0
         self.errors: dict[int, str] = {}
         self.rejected: str | None = None  #: why, where it was the bundle's opening or commit
         #: Executed all the same: a message that the switch can't even read is not in the bundle.
@@ -73,6 +80,8 @@ class _Bundle:
         index = xid - self.xid - 1
         if 0 <= index < len(self.messages):
             self.errors[self.messages[index][0]] = reason
+        elif -1 - len(self.meters) <= index < -1:
+            self.errors[self.meters[index + 1][0]] = reason
         elif index in (-1, len(self.messages)):
             self.rejected = self.rejected or reason
 
@@ -134,7 +143,8 @@ class Channel:
             pass
 
     def write(self, messages: Iterable[Message]) -> list[Refused]:
-        """Send flow-mods and group-mods in atomic bundles, in this order.
+        """Send flow-mods and group-mods in atomic bundles, in this order, and meter-mods before
+        the bundle that they would be in.
 
         Returns when the switch has executed them (each bundle's commit is answered, and OVS
         applies it before it answers). A bundle that holds a refused message is not applied; what
@@ -163,6 +173,28 @@ class Channel:
         """Bodies of group description replies: all groups of the bridge."""
         return self._multipart(_GROUP_DESC, b"")
 
+    def meters(self) -> Iterator[bytes]:
+        """Bodies of meter configuration replies: all meters of the bridge.
+
+        :raises RefusedReadError: the switch knows none.
+        """
+        return self._multipart(_METER_CONFIG, struct.pack("!Ixxxx", _ALL_METERS))
+
+    def meter_statistics(self) -> Iterator[bytes]:
+        """Bodies of meter statistics replies: of all meters of the bridge.
+
+        :raises RefusedReadError: the switch knows none.
+        """
+        return self._multipart(_METER_STATS, struct.pack("!Ixxxx", _ALL_METERS))
+
+    def most_meters(self) -> int:
+        """How many meters the bridge can have."""
+        try:
+            body = b"".join(self._multipart(_METER_FEATURES, b""))
+        except RefusedReadError:
+            return 0
+        return int.from_bytes(body[:4], "big")
+
     # -- bundles ---------------------------------------------------------------------------
 
     def _write_bundles(self, pending: Iterator[tuple[int, Message]]) -> list["_Bundle"]:
@@ -187,9 +219,11 @@ class Channel:
 
         while chunk := list(itertools.islice(pending, BUNDLE_SIZE)):
             self._bundle += 1
-            out = [self._bundle_control(self._bundle, _OPEN)]
-            bundle = _Bundle(self._xid, chunk)
-            out += self._bundle_adds(self._bundle, [message for _, message in chunk])
+            bundle = _Bundle(chunk)
+            out = [self._frame(kind, body) for _, (kind, body) in bundle.meters]
+            out.append(self._bundle_control(self._bundle, _OPEN))
+            bundle.xid = self._xid
+            out += self._bundle_adds(self._bundle, [message for _, message in bundle.messages])
             out.append(self._bundle_control(self._bundle, _COMMIT))
             bundles[self._xid] = bundle
             self._transport.send(b"".join(out))
@@ -323,6 +357,7 @@ _ERROR_TYPES = {
     4: "bad match",
     5: "flow-mod failed",
     6: "group-mod failed",
+    12: "meter-mod failed",
     0xFFFF: "bundle failed",
 }
 _ERROR_CODES = {
@@ -334,6 +369,11 @@ _ERROR_CODES = {
     (6, 0): "group exists",
     (6, 3): "out of groups",
     (6, 8): "no such group",
+    (12, 1): "meter exists",
+    (12, 2): "invalid meter",
+    (12, 3): "no such meter",
+    (12, 6): "rate not possible",
+    (12, 10): "out of meters",
 }
 
 

@@ -129,6 +129,15 @@ class Codec:
             LOG.debug("%s can't be read by the OpenFlow library: %r", buckets.hex(), error)
             return buckets.hex()
 
+    def bands_text(self, bands: bytes) -> str:
+        """What a meter does, to be read by people."""
+        try:
+            band = self.parser.OFPMeterBandHeader.parser(bands, 0)
+            return f"drop over {band.rate} packets/s, burst {band.burst_size}"
+        except Exception as error:  # noqa: BLE001 - as above
+            LOG.debug("%s can't be read by the OpenFlow library: %r", bands.hex(), error)
+            return bands.hex()
+
     def _field_texts(self, match: Any) -> Iterator[str]:
         for name, value in match.items():
             value, mask = value if isinstance(value, tuple) else (value, None)
@@ -152,6 +161,8 @@ class Codec:
             offset += _checked(instruction.len)
             if hasattr(instruction, "actions"):
                 yield from map(self._action_text, instruction.actions)
+            elif hasattr(instruction, "meter_id"):
+                yield f"meter:{instruction.meter_id:#x}"
             else:
                 yield f"goto:{self._pipeline.table_name(getattr(instruction, 'table_id', -1))}"
 

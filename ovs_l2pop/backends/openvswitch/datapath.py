@@ -80,6 +80,9 @@ class _Listener(OSKenApp):
             ofp_event.EventONFBundleCtrlMsg,
             ofp_event.EventOFPFlowStatsReply,
             ofp_event.EventOFPGroupDescStatsReply,
+            ofp_event.EventOFPMeterConfigStatsReply,
+            ofp_event.EventOFPMeterFeaturesStatsReply,
+            ofp_event.EventOFPMeterStatsReply,
         ],
         MAIN_DISPATCHER,
     )

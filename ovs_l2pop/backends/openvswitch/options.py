@@ -14,6 +14,18 @@ from ovs_l2pop.backends.openvswitch.rows import INTEGRATION_PATCH, TUNNEL_PATCH,
 from ovs_l2pop.core.errors import ConfigError
 from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 
+#: The extension's too.
+BROADCAST_RATE = cfg.IntOpt(
+    "broadcast_rate",
+    default=0,
+    min=0,
+    max=1_000_000,
+    help="Frames a second that each network may send from this host to all its VTEPs at once"
+    " (broadcast, multicast, unknown unicast), and as many in one burst; what is more is dropped"
+    " and counted. Answers given here are none of these. Needs a switch with meters (user space;"
+    " kernel 4.18). 0: no limit.",
+)
+
 OPTS = [
     cfg.StrOpt(
         "ovsdb_connection",
@@ -62,6 +74,7 @@ OPTS = [
         regex=r"^(inherit|0x[0-9a-fA-F]{1,2}|[0-9]{1,3})$",
         help="TOS byte of outer headers: a number, or inherit to copy the inner one.",
     ),
+    BROADCAST_RATE,
     cfg.StrOpt(
         "openflow_library",
         default="os_ken",
@@ -110,6 +123,8 @@ class OpenvswitchSettings:
     #: Nobody elsewhere hears what is sent to, or asked for, whom the table doesn't know.
     drop_unknown_unicast: bool = False
     drop_unknown_neighbour: bool = False
+    #: Frames a second that a network may flood; 0: any number.
+    broadcast_rate: int = 0
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchSettings":
@@ -141,7 +156,12 @@ class OpenvswitchSettings:
             known_vteps_only=common.known_vteps_only,
             drop_unknown_unicast=common.unknown_unicast == "drop",
             drop_unknown_neighbour=common.unknown_neighbour == "drop",
+            broadcast_rate=ovs.broadcast_rate,
         )
+
+    @property
+    def limit_broadcast(self) -> bool:
+        return self.broadcast_rate > 0
 
     @property
     def conditions(self) -> frozenset[str]:

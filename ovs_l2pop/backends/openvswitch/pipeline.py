@@ -24,6 +24,7 @@ PARAM_SIZES = {
     "patch": 4,
     "shard": 4,
     "group": 4,
+    "meter": 4,
 }
 
 _OF_NETWORK = frozenset({"vlan", "segment"})
@@ -31,7 +32,7 @@ _OF_NETWORK = frozenset({"vlan", "segment"})
 #: Fact → the parameters that it fills in.
 FACTS = {
     "bridge": frozenset({"patch"}),
-    "network": _OF_NETWORK,
+    "network": _OF_NETWORK | {"meter"},
     "strangers": _OF_NETWORK,
     "vtep": _OF_NETWORK | {"port"},
     "unicast": _OF_NETWORK | {"mac", "port"},
@@ -42,7 +43,9 @@ FACTS = {
 }
 
 #: Conditions that a host's settings decide, those that a network does, and those that a fact does.
-SETTINGS = frozenset({"arp_responder", "distributed", "known_vteps_only", "shared"})
+SETTINGS = frozenset(
+    {"arp_responder", "distributed", "known_vteps_only", "limit_broadcast", "shared"}
+)
 OF_NETWORK = frozenset({"drop_unknown_neighbour", "drop_unknown_unicast"})
 _OF_FACT = {
     "flood": OF_NETWORK | {"wide"},
@@ -57,6 +60,9 @@ GROUP_TYPES = {"all": 0, "select": 1}
 GROUP_BASE = 0x6C320000
 #: The first are those of groups without shards; see :meth:`.stamps.Stamps.groups` for the others.
 FIXED_GROUPS = 2
+
+#: Meter ids of ours: this and the local VLAN. Meters carry no cookie, and user space has 65,536.
+METER_BASE = 0x6000
 
 Actions = tuple[tuple[str, Mapping[str, Any]], ...]  #: (class of the library, arguments)
 
@@ -86,6 +92,7 @@ class FlowTemplate:
     why: str
     params: frozenset[str]
     match: Mapping[str, Any]
+    metered: bool  #: by the network's meter, before the actions
     actions: Actions
     goto: Table | None
     equal: tuple[str, str] | None
@@ -276,7 +283,8 @@ def _table(file: _File, raw: dict[str, Any], own: bool) -> Table:
 
 
 _KEYS = {
-    *("name", "for", "when", "table", "priority", "why", "match", "actions", "goto", "equal"),
+    *("name", "for", "when", "table", "priority", "why", "match", "meter", "actions"),
+    *("goto", "equal"),
 }
 
 
@@ -339,7 +347,10 @@ def _template(
         raise file.error(where, f"for must be one of {', '.join(FACTS)}: {fact}")
     when = _when(file, where, raw, fact)
     actions = _actions(file, where, raw.get("actions"))
-    params = _params(file, where, [match, actions], FACTS[fact])
+    meter = raw.get("meter")
+    if meter not in (None, "$meter"):
+        raise file.error(where, "meter must be $meter")
+    params = _params(file, where, [match, meter, actions], FACTS[fact])
     if equal is not None and (params or fact != "bridge"):
         raise file.error(where, "equal can't be combined with params")
     if {"shard", "group"} & params and not when.get("wide"):
@@ -359,6 +370,7 @@ def _template(
         why=file.text(where, raw, "why"),
         params=params,
         match=match,
+        metered=meter is not None,
         actions=actions,
         goto=goto,
         equal=None if equal is None else (equal[0], equal[1]),

@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 from ovs_l2pop.backends.openvswitch import rows
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.lingering import Lingering
-from ovs_l2pop.backends.openvswitch.pipeline import FIXED_GROUPS, GROUP_BASE
-from ovs_l2pop.backends.openvswitch.rows import Group, OvsRow, PortFlags, TunnelPort, Wiring
+from ovs_l2pop.backends.openvswitch.pipeline import FIXED_GROUPS, GROUP_BASE, METER_BASE
+from ovs_l2pop.backends.openvswitch.rows import (
+    Group,
+    Meter,
+    OvsRow,
+    PortFlags,
+    TunnelPort,
+    Wiring,
+)
 from ovs_l2pop.backends.openvswitch.stamps import FloodStamp, Stamp, Stamps
 from ovs_l2pop.core.difference import Row
 
@@ -48,6 +55,8 @@ class Planner:
         self.lingering = Lingering()
         #: Groups that exist, so that a group is changed and not made twice.
         self._group_ids: set[int] = set()
+        #: Meters likewise.
+        self._meter_ids: set[int] = set()
         #: Local VLANs (encoded) that networks gave up lately: their way in, and when.
         self._vacated: dict[bytes, tuple[bytes, float]] = {}
         self._codec = codec
@@ -82,9 +91,18 @@ class Planner:
         self._group_ids = {group.group_id for group in ours}
         return ours
 
-    def refused(self, group: Group) -> None:
+    def observed_meters(self, meters: Iterable[Meter]) -> list[Meter]:
+        """The switch has these meters; those of them that are ours."""
+        ours = [meter for meter in meters if meter.meter_id & ~0xFFF == METER_BASE]
+        self._meter_ids = {meter.meter_id for meter in ours}
+        return ours
+
+    def refused(self, row: OvsRow) -> None:
         """It could not be written."""
-        self._group_ids.discard(group.group_id)
+        if isinstance(row, Group):
+            self._group_ids.discard(row.group_id)
+        elif isinstance(row, Meter):
+            self._meter_ids.discard(row.meter_id)
 
     def plan(self, add: list[Row], remove: list[Row], now: float, *, pins: bool = False) -> Plan:
         """Plan one batch.
@@ -142,6 +160,7 @@ class Planner:
         """Deletes first: a local VLAN that goes from one network to another must be empty before it
         is filled again. Then groups, because flows refer to them.
         """
+        yield from self._meters(adding.meters, removing.meters)
         for row in deleted:
             yield row, rows.delete_flow(row, self._cookie)
         for port in gone:
@@ -162,6 +181,18 @@ class Planner:
             if not self.lingering.wanted(group):
                 yield group, rows.add_group(group, group.group_id in self._group_ids)
                 self._group_ids.add(group.group_id)
+
+    def _meters(
+        self, adding: list[Meter], removing: list[Meter]
+    ) -> Iterator[tuple[OvsRow | None, Message]]:
+        made = {meter.meter_id for meter in adding}
+        for row in removing:
+            if row.meter_id not in made:
+                self._meter_ids.discard(row.meter_id)
+                yield row, rows.delete_meter(row)
+        for row in adding:
+            yield row, rows.add_meter(row, row.meter_id in self._meter_ids)
+            self._meter_ids.add(row.meter_id)
 
     def _deletes(
         self, adding: "_Sorted", removing: "_Sorted", now: float
@@ -251,12 +282,14 @@ class _Sorted:
     def __init__(self, batch: list[Row]) -> None:
         self.flows: list[bytes] = [row for row in batch if type(row) is bytes]
         self.groups: list[Group] = []
+        self.meters: list[Meter] = []
         self.tunnels: list[TunnelPort] = []
         self.wiring: list[Wiring] = []
         self.flags: list[PortFlags] = []
         if len(self.flows) < len(batch):
             others = [row for row in batch if type(row) is not bytes]
             self.groups = [row for row in others if isinstance(row, Group)]
+            self.meters = [row for row in others if isinstance(row, Meter)]
             self.tunnels = [row for row in others if isinstance(row, TunnelPort)]
             self.wiring = [row for row in others if isinstance(row, Wiring)]
             self.flags = [row for row in others if isinstance(row, PortFlags)]

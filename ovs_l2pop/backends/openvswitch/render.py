@@ -7,8 +7,8 @@ from hashlib import blake2b
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_pton
 
-from ovs_l2pop.backends.openvswitch.pipeline import OF_NETWORK, FlowTemplate, Pipeline
-from ovs_l2pop.backends.openvswitch.rows import OvsRow, TunnelPort
+from ovs_l2pop.backends.openvswitch.pipeline import METER_BASE, OF_NETWORK, FlowTemplate, Pipeline
+from ovs_l2pop.backends.openvswitch.rows import OvsRow, TunnelPort, meter
 from ovs_l2pop.backends.openvswitch.stamps import SHARDS, Filler, Stamps, encode, group_id
 from ovs_l2pop.core import table
 from ovs_l2pop.core.messages import MAX_LOCAL_VLAN, Attachment
@@ -116,6 +116,7 @@ class _Bound:
         "local",
         "local4",
         "local6",
+        "meter",
         "neighbours",
         "network",
         "network_type",
@@ -136,8 +137,12 @@ class _Bound:
         self.attachment = attachment
         self.network_type = attachment.segment.network_type
         self.vlan = encode("vlan", attachment.local_vlan)
-        segment = encode("segment", attachment.segment.segment_id)
-        self.constants = {"vlan": self.vlan, "segment": segment}
+        self.meter = METER_BASE + (attachment.local_vlan or 0)
+        self.constants = {
+            "vlan": self.vlan,
+            "segment": encode("segment", attachment.segment.segment_id),
+            "meter": encode("meter", self.meter),
+        }
         self.network = [fill() for fill in self._fillers("network")]
         self.strangers = [fill() for fill in self._fillers("strangers")]
         self.vtep = self._fillers("vtep", "port")
@@ -174,6 +179,8 @@ class FlowRenderer:
     :param options: Interface options of every tunnel port, by network type.
     :param conditions: those of :data:`.pipeline.SETTINGS` and :data:`.pipeline.OF_NETWORK` that
         hold on this host.
+    :param broadcast_rate: frames a second that each network's meter lets pass, where there are
+        meters.
     """
 
     def __init__(
@@ -182,12 +189,14 @@ class FlowRenderer:
         numbers: PortNumbers,
         options: Mapping[str, tuple[tuple[str, str], ...]],
         conditions: Collection[str] = (),
+        broadcast_rate: int = 0,
     ) -> None:
         self._stamps = stamps
         self._numbers = numbers
         self._options = options
         self._shared = "shared" in conditions
         self._conditions = frozenset(conditions)
+        self._rate = broadcast_rate
         # Networks mostly have the same.
         self._serving = cache(partial(_serving, stamps.pipeline))
         #: Kinds of facts that have no rows.
@@ -255,7 +264,12 @@ class FlowRenderer:
         if isinstance(fact, table.FloodFact):
             return self._flood(network, fact)
         self.holders[network.vlan] = fact.attachment
-        return (*network.network, *(network.strangers if fact.closed else ()))
+        metered = "limit_broadcast" in self._conditions
+        return (
+            *((meter(network.meter, self._rate),) if metered else ()),
+            *network.network,
+            *(network.strangers if fact.closed else ()),
+        )
 
     def _tunnel(self, network: _Bound, vtep: str) -> tuple[OvsRow, ...]:
         kind = network.network_type

@@ -25,6 +25,14 @@ class Group(NamedTuple):
     buckets: bytes
 
 
+class Meter(NamedTuple):
+    """One OpenFlow meter."""
+
+    meter_id: int
+    flags: int  #: OFPMF_*
+    bands: bytes
+
+
 class TunnelPort(NamedTuple):
     """One port of the tunnel bridge, to one remote VTEP."""
 
@@ -79,14 +87,18 @@ class Bridges:
         )
 
 
-OvsRow = bytes | Group | TunnelPort | Wiring | PortFlags
+OvsRow = bytes | Group | Meter | TunnelPort | Wiring | PortFlags
 
 _FLOW_MOD = struct.Struct("!QQBBHHHIIIHxx")
 _GROUP_MOD = struct.Struct("!HBxI")
+_METER_MOD = struct.Struct("!HHI")
+_DROP_BAND = struct.Struct("!HHII4x")  # type, length, rate, burst
 
-FLOW_MOD, GROUP_MOD = 14, 15  # ofp_type
+FLOW_MOD, GROUP_MOD, METER_MOD = 14, 15, 29  # ofp_type
 _FLOW_ADD, _FLOW_DELETE, _FLOW_DELETE_STRICT = 0, 3, 4  # ofp_flow_mod_command
 _GROUP_ADD, _GROUP_MODIFY, _GROUP_DELETE = 0, 1, 2  # ofp_group_mod_command
+_METER_ADD, _METER_MODIFY, _METER_DELETE = 0, 1, 2  # ofp_meter_mod_command
+_PACKETS_BURST_STATS = 2 | 4 | 8  # OFPMF_PKTPS, OFPMF_BURST, OFPMF_STATS
 _ANY = 0xFFFFFFFF  # OFPP_ANY, OFPG_ANY, OFP_NO_BUFFER
 _EXACT = 0xFFFFFFFFFFFFFFFF
 # Given a whole cookie, Open vSwitch looks through all flows that have it, for each flow-mod: 16,000
@@ -159,6 +171,25 @@ def delete_group(row: Group) -> tuple[int, bytes]:
     return GROUP_MOD, _GROUP_MOD.pack(_GROUP_DELETE, row.type, row.group_id)
 
 
+def meter(meter_id: int, rate: int) -> Meter:
+    """A meter that drops what is over a rate.
+
+    :param rate: packets a second, and as many at once after a second of less.
+    """
+    return Meter(meter_id, _PACKETS_BURST_STATS, _DROP_BAND.pack(1, _DROP_BAND.size, rate, rate))
+
+
+def add_meter(row: Meter, exists: bool) -> tuple[int, bytes]:
+    """The message that makes a meter, or changes it where its id exists."""
+    command = _METER_MODIFY if exists else _METER_ADD
+    return METER_MOD, _METER_MOD.pack(command, row.flags, row.meter_id) + row.bands
+
+
+def delete_meter(row: Meter) -> tuple[int, bytes]:
+    """The message that deletes a meter, with every flow that still uses it."""
+    return METER_MOD, _METER_MOD.pack(_METER_DELETE, 0, row.meter_id)
+
+
 # ofp_flow_stats: length, table_id, durations, priority, timeouts, flags, cookie, counts, match …
 _FLOW_STATS_SIZE = 48
 
@@ -213,3 +244,44 @@ def groups_in(body: bytes) -> list[Group]:
         rows.append(Group(group_id, kind, body[offset + _GROUP_DESC.size : offset + length]))
         offset += length
     return rows
+
+
+# ofp_meter_config: length, flags, meter_id, bands …
+_METER_CONFIG = struct.Struct("!HHI")
+
+
+def meters_in(body: bytes) -> list[Meter]:
+    """Meters of the body of a meter configuration reply.
+
+    :raises BackendError: the body is no list of meters.
+    """
+    rows, offset, end = [], 0, len(body)
+    while offset < end:
+        length = int.from_bytes(body[offset : offset + 2], "big")
+        if length < _METER_CONFIG.size or offset + length > end:
+            raise BackendError(f"the switch sent a meter of {length} bytes in {end - offset}")
+        _, flags, meter_id = _METER_CONFIG.unpack_from(body, offset)
+        rows.append(Meter(meter_id, flags, body[offset + _METER_CONFIG.size : offset + length]))
+        offset += length
+    return rows
+
+
+# ofp_meter_stats: meter_id, length, pad, flows, packets in, bytes in, duration …; then of each
+# band: packets, bytes.
+_METER_STATS = struct.Struct("!IH6xIQQII")
+
+
+def metered_in(body: bytes) -> Iterator[tuple[int, int]]:
+    """(meter id, packets that its bands dropped) of the body of a meter statistics reply.
+
+    :raises BackendError: the body is no list of meters.
+    """
+    offset, end = 0, len(body)
+    while offset < end:
+        length = int.from_bytes(body[offset + 4 : offset + 6], "big")
+        if length < _METER_STATS.size or offset + length > end:
+            raise BackendError(f"the switch sent a meter of {length} bytes in {end - offset}")
+        (meter_id,) = struct.unpack_from("!I", body, offset)
+        bands = range(offset + _METER_STATS.size, offset + length - 15, 16)
+        yield meter_id, sum(int.from_bytes(body[at : at + 8], "big") for at in bands)
+        offset += length

@@ -20,6 +20,7 @@ from typing import Any
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.pipeline import (
     GROUP_BASE,
+    METER_BASE,
     SETTINGS,
     FlowTemplate,
     Pipeline,
@@ -31,6 +32,7 @@ from ovs_l2pop.core.errors import PipelineError
 _ROW_HEAD = struct.Struct("!BH")
 _APPLY_ACTIONS = struct.Struct("!HHxxxx")
 _GOTO_TABLE = struct.Struct("!HHBxxx")
+_METER = struct.Struct("!HHI")
 
 #: Shards that can be told apart: OpenFlow's port numbers fill 164.
 SHARDS = 256
@@ -49,6 +51,7 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "patch": 0xDE71,
         "shard": 0x5A6B7C8D,
         "group": 0x1A2B3C4D,
+        "meter": 0x2A3B4C5D,
     },
     {
         "vlan": 0x123,
@@ -61,6 +64,7 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "patch": 5,
         "shard": 3,
         "group": GROUP_BASE + 2,
+        "meter": METER_BASE + 4,
     },
 )
 
@@ -283,6 +287,7 @@ class Stamps:
         return (
             _ROW_HEAD.pack(template.table.id, template.priority)
             + self._codec.match(template, extra or {}, values)
+            + (_METER.pack(6, 8, values["meter"]) if template.metered else b"")
             + _apply(b"".join(built))
             + (b"" if goto is None else _GOTO_TABLE.pack(1, 8, goto.id))
         )
@@ -328,6 +333,7 @@ class Stamps:
             why="below everything",
             params=frozenset(),
             match={},
+            metered=False,
             actions=actions,
             goto=goto,
             equal=None,

@@ -4,6 +4,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from ovs_l2pop.backends.openvswitch.options import BROADCAST_RATE
 from ovs_l2pop.config import (
     DRIFT_INTERVAL,
     HOLD_MOVING,
@@ -38,6 +39,7 @@ OPTS = [
     HOLD_MOVING,
     ORPHAN_TIME,
     VTEP_PROBE_INTERVAL,
+    BROADCAST_RATE,
     *LIMITS,
 ]
 
