@@ -4,6 +4,7 @@ Numbers are those of ``linux/rtnetlink.h``, ``linux/netlink.h`` and ``linux/if_a
 """
 
 import errno
+import fcntl
 import socket
 import struct
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ _HOST_SCOPE = 254  # loopback's own; an address that others reach may be on that
 _GROUPS = (5, 9)
 _SOL_NETLINK, _JOIN = 270, 1
 _BUFFER = 1 << 16
+_SIOCGIFMTU = 0x8921  # netdevice(7)
+_IFREQ = struct.Struct("=16si20x")
 _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 
 
@@ -60,6 +63,23 @@ class HostAddresses:
             raise
         self._known = frozenset(address.text for address in found if address.reachable)
         return self._known
+
+
+def device(address: str) -> tuple[str, int] | None:
+    """The name and the MTU of the device which has this address, or None."""
+    netlink = Netlink()
+    try:
+        for found in addresses(netlink):
+            if found.text == address:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+                    name = socket.if_indextoname(found.device)
+                    answer = fcntl.ioctl(any_socket, _SIOCGIFMTU, _IFREQ.pack(name.encode(), 0))
+                    return name, _IFREQ.unpack(answer)[1]
+    except OSError:  # it has just gone
+        return None
+    finally:
+        netlink.close()
+    return None
 
 
 def _news() -> socket.socket:

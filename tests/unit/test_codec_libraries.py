@@ -30,6 +30,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "shard": 1,
         "group": GROUP_BASE + 1,
         "meter": METER_BASE + 1,
+        "size": 1468,
     },
     {
         "vlan": 4094,
@@ -42,6 +43,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "shard": 2**32 - 1,
         "group": 0xFFFFFEFF,
         "meter": METER_BASE + 4094,
+        "size": 1468,
     },
     {
         "vlan": 0x123,
@@ -54,6 +56,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "shard": 7,
         "group": GROUP_BASE + 7,
         "meter": METER_BASE + 7,
+        "size": 1468,
     },
 ]
 

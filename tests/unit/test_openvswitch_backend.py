@@ -39,6 +39,9 @@ class Database(Part):
     def offloads(self) -> bool:
         return False
 
+    def largest_packet(self, bridges: Bridges) -> int:
+        return 0
+
 
 class Bench:
     def __init__(self, tmp_path: Path) -> None:

@@ -471,6 +471,7 @@ VALUES: dict[str, Any] = {
     "shard": 2,
     "group": GROUP_BASE + 3,
     "meter": METER_BASE + 100,
+    "size": 1468,
 }
 
 

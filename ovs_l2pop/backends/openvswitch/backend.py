@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from ovs_l2pop import resources
@@ -14,6 +15,7 @@ from ovs_l2pop.backends.openvswitch.channel import Channel, Message, RefusedRead
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.options import OpenvswitchSettings
 from ovs_l2pop.backends.openvswitch.ovsdb import Ovsdb
+from ovs_l2pop.backends.openvswitch.packetin import TooBigAnswers
 from ovs_l2pop.backends.openvswitch.pipeline import GROUP_TYPES, METER_BASE
 from ovs_l2pop.backends.openvswitch.plan import REVALIDATION, Plan, Planner
 from ovs_l2pop.backends.openvswitch.portflags import PortFlagsChannel, flags_text
@@ -29,6 +31,7 @@ from ovs_l2pop.backends.openvswitch.rows import (
     Wiring,
 )
 from ovs_l2pop.backends.openvswitch.sightings import Sightings, Where
+from ovs_l2pop.backends.openvswitch.sizes import HEADS, frame_sizes
 from ovs_l2pop.backends.openvswitch.stamps import Stamp, Stamps, encode
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
 from ovs_l2pop.core.backend import Batch, Health, OutdatedRowsError, RowText
@@ -38,6 +41,7 @@ from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.core.orphans import Found, Scope
 from ovs_l2pop.core.table import Fact
 from ovs_l2pop.lockfile import LockFile
+from ovs_l2pop.netlink import addresses
 
 LOG = logging.getLogger(__name__)
 
@@ -65,6 +69,10 @@ class OpenvswitchBackend:
         #: What the switch was set to when rows were rendered.
         self._offloads = False
         self._has_meters = True
+        #: Of the largest frames, by network type; empty where nobody is to be told.
+        self._sizes: Mapping[str, int] = {}
+        self._too_big: TooBigAnswers | None = None
+        self._mute = False
         self._renderer = self._make_renderer()
         self._planner = Planner(self._stamps, self._codec)
         #: Tables by number: of what arrives by a tunnel, with the tunnel's type; and of floods.
@@ -98,6 +106,7 @@ class OpenvswitchBackend:
             self._channel.close()
             self._channel = None
         self._close_flag_channels()
+        self._close_answers()
         if self._ovsdb is not None and self._ovsdb.broken:
             self._ovsdb.close()
             self._ovsdb = None
@@ -110,12 +119,11 @@ class OpenvswitchBackend:
                 self._transport().close()
         self._ovsdb.prepare(None if self._settings.shared else self._settings.bridges)
         self._channel = Channel(self._transport())
-        limits = self._settings.limit_broadcast
-        offloads, has_meters = self._ovsdb.offloads(), not limits or self._channel.most_meters() > 0
-        if (self._offloads, self._has_meters) != (offloads, has_meters):
-            self._offloads, self._has_meters = offloads, has_meters
-            self._renderer = self._make_renderer()
+        self._offloads, self._sizes = self._ovsdb.offloads(), self._measured()
+        self._has_meters = self._channel.most_meters() > 0
+        self._renderer = self._make_renderer()
         self._read_numbers()
+        self._open_answers()
         self._open_flag_channels()
         if not self._channel.watch(self._matters):
             LOG.info("the switch doesn't tell of flows that others change: they are read back")
@@ -131,6 +139,7 @@ class OpenvswitchBackend:
             self._channel.close()
             self._channel = None
         self._close_flag_channels()
+        self._close_answers()
         if self._ovsdb is not None:
             self._ovsdb.close()
             self._ovsdb = None
@@ -167,7 +176,7 @@ class OpenvswitchBackend:
                 yield Health(what, "trouble", why)
         if strangers := self._strangers():
             yield Health("strangers", "ok", strangers)
-        if not self._has_meters:
+        if self._settings.limit_broadcast and not self._has_meters:
             yield Health("broadcast", "trouble", "broadcast_rate: this switch has no meters")
         elif self._settings.limit_broadcast and (over := self._over_limit()):
             yield Health("broadcast", "ok", over)
@@ -192,9 +201,9 @@ class OpenvswitchBackend:
 
     def base(self) -> tuple[Row, ...]:
         wiring = () if self._settings.shared else self._settings.bridges.wiring()
-        # A row, for rows are rendered anew when it turns out to be another.
-        offloads = _offloads(self._offloads)
-        return (*wiring, offloads, *self._renderer.static(self._patch))
+        # Rows, for others are rendered anew when they turn out to be others.
+        told = _offloads(self._offloads), _sizes(self._sizes)
+        return (*wiring, *told, *self._renderer.static(self._patch))
 
     def unused(self) -> frozenset[str]:
         return self._renderer.unused
@@ -399,14 +408,57 @@ class OpenvswitchBackend:
 
     def _make_renderer(self) -> FlowRenderer:
         settings = self._settings
-        conditions = settings.conditions - (set() if self._has_meters else {"limit_broadcast"})
+        conditions = settings.conditions
+        if not self._has_meters:
+            conditions -= {"limit_broadcast", "packet_too_big"}
+        if not self._sizes:
+            conditions -= {"packet_too_big"}
         return FlowRenderer(
             self._stamps,
             self._numbers,
             settings.tunnel_options(self._offloads),
             conditions,
             settings.broadcast_rate,
+            self._sizes,
         )
+
+    def _measured(self) -> Mapping[str, int]:
+        """Of the largest frames that fit, where a machine may send a larger one."""
+        settings = self._settings
+        if not settings.packet_too_big or self._mute:
+            return {}
+        largest = self._open_ovsdb().largest_packet(settings.bridges)
+        if not largest or (device := addresses.device(settings.local_ip)) is None:
+            return {}
+        mtu = self._open_ovsdb().underlay_mtu(device[0]) or device[1]
+        version = ip_address(settings.local_ip).version
+        sizes = frame_sizes(mtu, version, settings.tunnel_csum)
+        found = {kind: sizes[kind] for kind in settings.tunnel_types}
+        return found if largest > min(found.values()) - HEADS else {}
+
+    def _open_answers(self) -> None:
+        if not self._sizes or not self._has_meters:
+            return
+        path = str(self._settings.rundir / f"{self._bridge}.mgmt")
+        (table,) = {t.table.id for t in self.pipeline.of("bridge") if "packet_too_big" in t.when}
+        try:
+            self._too_big = TooBigAnswers(path, table, self._patch, self._packet_size)
+        except BackendError as error:
+            if not self._settings.shared:
+                raise
+            LOG.info("machines aren't told which packets are too large: %s", error)
+            self._mute, self._sizes = True, {}
+            self._renderer = self._make_renderer()
+
+    def _packet_size(self, vlan: int) -> int | None:
+        attachment = self._renderer.holders.get(encode("vlan", vlan))
+        size = self._sizes.get(attachment.segment.network_type) if attachment else None
+        return None if size is None else size - HEADS
+
+    def _close_answers(self) -> None:
+        if self._too_big is not None:
+            self._too_big.close()
+            self._too_big = None
 
     def _read_flows(self) -> set[bytes]:
         found: set[bytes] = set()
@@ -416,7 +468,11 @@ class OpenvswitchBackend:
 
     def _read_ports(self) -> set[Row]:
         ovsdb = self._open_ovsdb()
-        found: set[Row] = {*ovsdb.tunnels(self._bridge), _offloads(ovsdb.offloads())}
+        found: set[Row] = {
+            *ovsdb.tunnels(self._bridge),
+            _offloads(ovsdb.offloads()),
+            _sizes(self._measured()),
+        }
         if not self._settings.shared:
             found.update(ovsdb.wiring(self._settings.bridges, self._patch))
         return found
@@ -515,6 +571,12 @@ class OpenvswitchBackend:
 def _offloads(offloads: bool) -> Wiring:
     """The setting of the switch that tunnels depend on."""
     return Wiring("Open_vSwitch", f"hw-offload {str(offloads).lower()}")
+
+
+def _sizes(sizes: Mapping[str, int]) -> Wiring:
+    """What is answered, by the size of what the underlay and machines' ports can carry."""
+    most = ", ".join(f"{kind} {size - HEADS}" for kind, size in sorted(sizes.items()))
+    return Wiring("underlay", f"packets that fit: {most or 'all'}")
 
 
 def _text(pairs: Oddities) -> str:

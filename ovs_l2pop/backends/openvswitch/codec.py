@@ -183,6 +183,8 @@ class Codec:
                 return f"check_larger:{action.size}->{action.dst_field}[{action.bit}]"
             case "Conjunction":
                 return f"conjunction:{action.id},{action.clause + 1}/{action.n_clauses}"
+            case "Controller":
+                return f"controller:{action.controller_id:#x}"
             case "Group":
                 return f"group:{action.group_id:#x}"
             case "Learn" | "Learn2":

@@ -26,6 +26,15 @@ BROADCAST_RATE = cfg.IntOpt(
     " kernel 4.18). 0: no limit.",
 )
 
+#: The extension's too.
+PACKET_TOO_BIG = cfg.BoolOpt(
+    "packet_too_big",
+    default=True,
+    help="Tell machines which packets are too large for the underlay (RFC 1191, RFC 8201), where"
+    " the switch forwards in user space and a port of the integration bridge has an MTU with which"
+    " that can happen. A kernel datapath tells them itself. Needs meters.",
+)
+
 OPTS = [
     cfg.StrOpt(
         "ovsdb_connection",
@@ -75,6 +84,7 @@ OPTS = [
         help="TOS byte of outer headers: a number, or inherit to copy the inner one.",
     ),
     BROADCAST_RATE,
+    PACKET_TOO_BIG,
     cfg.StrOpt(
         "openflow_library",
         default="os_ken",
@@ -125,6 +135,8 @@ class OpenvswitchSettings:
     drop_unknown_neighbour: bool = False
     #: Frames a second that a network may flood; 0: any number.
     broadcast_rate: int = 0
+    #: Machines are told which packets the underlay has no room for.
+    packet_too_big: bool = True
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchSettings":
@@ -157,6 +169,7 @@ class OpenvswitchSettings:
             drop_unknown_unicast=common.unknown_unicast == "drop",
             drop_unknown_neighbour=common.unknown_neighbour == "drop",
             broadcast_rate=ovs.broadcast_rate,
+            packet_too_big=ovs.packet_too_big,
         )
 
     @property

@@ -109,6 +109,38 @@ class Ovsdb:
             config = self._api._ovs.other_config
             return bool(config.get("hw-offload", "").lower() == "true")
 
+    def largest_packet(self, bridges: Bridges) -> int:
+        """The largest IP packet that a machine may send without being told that it is too large: 0
+        where the switch doesn't forward in user space, and where it takes them for the card to cut
+        (``userspace-tso-enable``)."""
+        with self._connection.lock:
+            bridge = self._copy.named("Bridge", bridges.integration)
+            cut = self._api._ovs.other_config.get("userspace-tso-enable", "").lower() == "true"
+            if bridge is None or ovsdb_copy.datapath_type(bridge) != "netdev" or cut:
+                return 0
+            machines = (
+                interface.mtu
+                for port in self._copy.ports(bridge)
+                for interface in self._copy.interfaces(port)
+                if interface.name != bridges.integration
+            )
+            return max(machines, default=0)
+
+    def underlay_mtu(self, device: str) -> int | None:
+        """What fits on the way that tunnels of this bridge take: out of its other ports, without a
+        look at the bridge's own. None where it is no bridge."""
+        with self._connection.lock:
+            bridge = self._copy.named("Bridge", device)
+            if bridge is None:
+                return None
+            mtus = (
+                interface.mtu
+                for port in self._copy.ports(bridge)
+                for interface in self._copy.interfaces(port)
+                if interface.type != "internal" and interface.mtu
+            )
+            return min(mtus, default=None)
+
     def ofports(self, bridge: str) -> Mapping[str, int]:
         """Port name → OpenFlow port number of every port on the bridge that has one."""
         with self._connection.lock:

@@ -21,7 +21,7 @@ COLUMNS: Mapping[str, Iterable[str]] = {
     ],
     "Port": ["name", "interfaces", "external_ids", *columns.PORT],
     "Interface": [
-        *("name", "type", "options", "ofport", "ofport_request", "error"),
+        *("name", "type", "options", "ofport", "ofport_request", "error", "mtu"),
         *columns.INTERFACE,
     ],
     # Others refer to these.
@@ -40,6 +40,7 @@ class Interface(NamedTuple):
     ofport: int  #: 0: none
     ofport_request: int  #: 0: none
     error: str
+    mtu: int  #: 0: none
     odd: Oddities
 
     @property
@@ -240,6 +241,7 @@ def _read_interface(row: Any) -> Interface:
         max(next(iter(row.ofport), 0), 0),
         next(iter(row.ofport_request), 0),
         next(iter(row.error), ""),
+        next(iter(row.mtu), 0),
         columns.odd(row, columns.INTERFACE),
     )
 

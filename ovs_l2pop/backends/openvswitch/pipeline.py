@@ -25,14 +25,15 @@ PARAM_SIZES = {
     "shard": 4,
     "group": 4,
     "meter": 4,
+    "size": 2,
 }
 
 _OF_NETWORK = frozenset({"vlan", "segment"})
 
 #: Fact → the parameters that it fills in.
 FACTS = {
-    "bridge": frozenset({"patch"}),
-    "network": _OF_NETWORK | {"meter"},
+    "bridge": frozenset({"patch", "meter"}),
+    "network": _OF_NETWORK | {"meter", "size"},
     "strangers": _OF_NETWORK,
     "vtep": _OF_NETWORK | {"port"},
     "unicast": _OF_NETWORK | {"mac", "port"},
@@ -44,7 +45,14 @@ FACTS = {
 
 #: Conditions that a host's settings decide, those that a network does, and those that a fact does.
 SETTINGS = frozenset(
-    {"arp_responder", "distributed", "known_vteps_only", "limit_broadcast", "shared"}
+    {
+        "arp_responder",
+        "distributed",
+        "known_vteps_only",
+        "limit_broadcast",
+        "packet_too_big",
+        "shared",
+    }
 )
 OF_NETWORK = frozenset({"drop_unknown_neighbour", "drop_unknown_unicast"})
 _OF_FACT = {
@@ -61,7 +69,8 @@ GROUP_BASE = 0x6C320000
 #: The first are those of groups without shards; see :meth:`.stamps.Stamps.groups` for the others.
 FIXED_GROUPS = 2
 
-#: Meter ids of ours: this and the local VLAN. Meters carry no cookie, and user space has 65,536.
+#: Meter ids of ours: this is the bridge's; this and the local VLAN, a network's. Meters carry no
+#: cookie, and user space has 65,536.
 METER_BASE = 0x6000
 
 Actions = tuple[tuple[str, Mapping[str, Any]], ...]  #: (class of the library, arguments)

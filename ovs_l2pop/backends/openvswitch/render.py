@@ -24,6 +24,10 @@ FIRST_TUNNEL_OFPORT = 1000
 Tunnel = tuple[str, str]  #: (network type, remote VTEP)
 
 _NO_NAMES: Mapping[Tunnel, str] = {}
+_NO_SIZES: Mapping[str, int] = {}
+
+#: Packets a second of which their senders are told that they are too large.
+_TOO_BIG_RATE = 100
 
 
 def tunnel_name(network_type: str, remote_ip: str) -> str:
@@ -130,6 +134,7 @@ class _Bound:
         self,
         stamps: Stamps,
         attachment: Attachment,
+        size: int,
         serving: Callable[..., list[FlowTemplate]],
     ) -> None:
         self._stamps = stamps
@@ -142,6 +147,7 @@ class _Bound:
             "vlan": self.vlan,
             "segment": encode("segment", attachment.segment.segment_id),
             "meter": encode("meter", self.meter),
+            "size": encode("size", size),
         }
         self.network = [fill() for fill in self._fillers("network")]
         self.strangers = [fill() for fill in self._fillers("strangers")]
@@ -179,8 +185,9 @@ class FlowRenderer:
     :param options: Interface options of every tunnel port, by network type.
     :param conditions: those of :data:`.pipeline.SETTINGS` and :data:`.pipeline.OF_NETWORK` that
         hold on this host.
-    :param broadcast_rate: frames a second that each network's meter lets pass, where there are
-        meters.
+    :param broadcast_rate: frames a second that each network's meter lets pass.
+    :param sizes: bytes of the largest frame that the underlay has room for, with the local VLAN's
+        tag, by network type.
     """
 
     def __init__(
@@ -190,6 +197,7 @@ class FlowRenderer:
         options: Mapping[str, tuple[tuple[str, str], ...]],
         conditions: Collection[str] = (),
         broadcast_rate: int = 0,
+        sizes: Mapping[str, int] = _NO_SIZES,
     ) -> None:
         self._stamps = stamps
         self._numbers = numbers
@@ -197,6 +205,7 @@ class FlowRenderer:
         self._shared = "shared" in conditions
         self._conditions = frozenset(conditions)
         self._rate = broadcast_rate
+        self._sizes = sizes
         # Networks mostly have the same.
         self._serving = cache(partial(_serving, stamps.pipeline))
         #: Kinds of facts that have no rows.
@@ -225,14 +234,21 @@ class FlowRenderer:
         port = encode("patch", patch)
         stamps = self._stamps
         found: list[OvsRow] = []
+        bridge_meter = encode("meter", METER_BASE)
         if "arp_responder" in self._conditions:
             found += stamps.static_groups
+        if "packet_too_big" in self._conditions:
+            found.append(meter(METER_BASE, _TOO_BIG_RATE))
         for skeleton in (False,) if self._shared else (True, False):
             found += stamps.misses[not skeleton]
             for template in stamps.pipeline.of("bridge"):
                 if template.skeleton is skeleton and template.holds(self._conditions):
-                    rows = stamps.static.get(template.name)
-                    found += rows or (stamps.flows[template.name](patch=port),)
+                    stamp = stamps.flows.get(template.name)
+                    found += (
+                        (stamp(patch=port, meter=bridge_meter),)
+                        if stamp
+                        else stamps.static[template.name]
+                    )
         return tuple(found)
 
     def rows(self, fact: table.Fact) -> tuple[OvsRow, ...]:
@@ -317,6 +333,7 @@ class FlowRenderer:
             network = self._networks[attachment] = _Bound(
                 self._stamps,
                 attachment,
+                self._sizes.get(kind, 0),
                 lambda fact, *more: self._serving(fact, held.union(more), kind),
             )
         return network

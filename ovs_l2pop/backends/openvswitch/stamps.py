@@ -52,6 +52,7 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "shard": 0x5A6B7C8D,
         "group": 0x1A2B3C4D,
         "meter": 0x2A3B4C5D,
+        "size": 0x6D7E,
     },
     {
         "vlan": 0x123,
@@ -65,6 +66,7 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "shard": 3,
         "group": GROUP_BASE + 2,
         "meter": METER_BASE + 4,
+        "size": 1468,
     },
 )
 
@@ -94,6 +96,8 @@ def encode(name: str, value: Any) -> bytes:
             return ip_address(value).packed
         case "vlan":
             return (0x1000 | int(value)).to_bytes(2, "big")  # OFPVID_PRESENT
+        case "size":
+            return int(value).to_bytes(2, "big")
         case "segment":
             return int(value).to_bytes(8, "big")
     return int(value).to_bytes(4, "big")

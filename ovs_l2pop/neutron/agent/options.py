@@ -4,7 +4,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from ovs_l2pop.backends.openvswitch.options import BROADCAST_RATE
+from ovs_l2pop.backends.openvswitch.options import BROADCAST_RATE, PACKET_TOO_BIG
 from ovs_l2pop.config import (
     DRIFT_INTERVAL,
     HOLD_MOVING,
@@ -40,6 +40,7 @@ OPTS = [
     ORPHAN_TIME,
     VTEP_PROBE_INTERVAL,
     BROADCAST_RATE,
+    PACKET_TOO_BIG,
     *LIMITS,
 ]
 
