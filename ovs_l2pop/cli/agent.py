@@ -4,13 +4,19 @@ import argparse
 import gc
 import logging
 import os
+import select
 import signal
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ovs_l2pop.cli.base import Command, add_config_options, config_arguments
+from ovs_l2pop.cli.service import ServiceManager
 from ovs_l2pop.cli.stderr import StderrHandler
 from ovs_l2pop.paths import CONTROL_SOCKET
+
+if TYPE_CHECKING:
+    from ovs_l2pop.agent.worker import Worker
 
 LOG = logging.getLogger("ovs_l2pop")
 
@@ -81,20 +87,39 @@ class RunAgent(Command):
         )
         listener = _listener(conf, arguments, worker)
         control = ControlServer(path, worker)
+        manager = ServiceManager()
         try:
-            worker.start().add_done_callback(lambda _: os.write(tell, b"\0"))
-            while os.read(events, 1)[0] not in _ENDING:  # else the dataplane was tried
+            tried = worker.start()
+            tried.add_done_callback(lambda _: os.write(tell, b"\0"))
+            while _next(events, manager, worker, tried) not in _ENDING:  # else it was tried
                 control.start()
                 LOG.info("ready: VTEP %s, control socket %s", options.local_ip, path)
+                manager.tell("READY=1", f"STATUS=VTEP {options.local_ip}")
                 if listener is not None:
                     listener.start()
             LOG.info("ending; the dataplane stays as it is")
+            manager.tell("STOPPING=1")
         finally:
             if listener is not None:
                 listener.stop()
             control.close()
             worker.stop()
         return 0
+
+
+def _next(events: int, manager: ServiceManager, worker: "Worker", alive: "Future[None]") -> int:
+    """The number of a signal, or 0 once the dataplane was tried.
+
+    As long as none comes, the service manager hears that the worker goes on: this thread would
+    wait here also for a worker that hangs.
+
+    :param alive: ends with what the worker does now.
+    """
+    while not select.select([events], [], [], manager.interval)[0]:
+        if alive.done():
+            manager.tell("WATCHDOG=1")
+            alive = worker.call(lambda: None)
+    return os.read(events, 1)[0]
 
 
 def _listener(conf: Any, arguments: list[str], worker: Any) -> Any:

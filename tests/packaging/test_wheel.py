@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 EXTRAS = (*("ryu", "neutron", "neutron_lib", "oslo_messaging", "oslo_log", "sqlalchemy"),)
 
 
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "tests")
+# What a checkout has beside its own files; .ci and .gitignore are of those.
+LEFT_OUT = shutil.ignore_patterns(
+    *("__pycache__", "build", "dist", "*.egg-info", ".git", ".venv*", ".tox", ".*_cache"),
+    *(".hypothesis", "mutants"),
+)
 
 
 def run(cwd: Path, *command: str | Path) -> str:
@@ -41,12 +46,18 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, outside: Path) -> Path:
+def released(tmp_path_factory: pytest.TempPathFactory, outside: Path) -> Path:
+    """The folder with sdist and wheel."""
     # Built from a copy: a build leaves build/ behind and would take up what an earlier one left.
     source = tmp_path_factory.mktemp("build") / "source"
     shutil.copytree(CHECKOUT, source, ignore=LEFT_OUT)
     run(outside, sys.executable, "-m", "build", "--outdir", source / "dist", source)
-    [wheel] = (source / "dist").glob("*.whl")
+    return source / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(released: Path) -> Path:
+    [wheel] = released.glob("*.whl")
     return wheel
 
 
@@ -70,6 +81,21 @@ def expected_files() -> Iterator[str]:
 def test_wheel_holds_every_file_and_no_other(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == set(expected_files()), "setup.cfg, packages: one line for each folder"
+
+
+def test_sdist_holds_the_checkout(released: Path) -> None:
+    """Whoever makes a package of it runs the tests and reads the documentation."""
+    [sdist] = released.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    source = released.parent
+    here = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    built = {name for name in here if name.startswith(("dist/", "build/")) or "egg-info" in name}
+    assert here - built - names == {".gitignore"}, "MANIFEST.in"
+
+
+def test_what_is_installed_fits_together(installed: Path, outside: Path) -> None:
+    run(outside, sys.executable, "-m", "pip", "--python", installed.parent, "check")
 
 
 @pytest.mark.parametrize("command", ["demo", "compare"])
