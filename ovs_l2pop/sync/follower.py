@@ -119,10 +119,14 @@ class Follower:
         self._wanted.set()
 
     def updated(self, value: object) -> None:
-        """An ``update_ports`` came.
+        """An ``update_ports`` came, maybe to all hosts that there are.
 
         :raises ProtocolError: it can't be read.
         """
+        if isinstance(value, dict) and value.get("ports"):
+            network_id = value.get("network_id")
+            if isinstance(network_id, str) and not self._replica.has(network_id):
+                return
         update = Update.from_wire(value)
         with self._lock:
             unserved = self._replica.unserved(update.network_id)

@@ -3,8 +3,9 @@
 Every message is a statement about state, never an order to change something, so that it may be
 lost, repeated or overtaken: "port P, as of revision 7, is behind VTEP V with these addresses".
 
-From the server to a host: cast on :data:`AGENT_TOPIC` with ``server=<host>``, as soon as a port
-appears, moves, changes or goes, to the hosts that have its network and to no other::
+From the server to a host: cast on :data:`AGENT_TOPIC` as soon as a port appears, moves, changes or
+goes, with ``server=<host>`` to each of the hosts that have its network, or where these are many as
+one fanout, which a host without the network leaves unread::
 
     update_ports(network_id, network_type, segment_id, ports=[PORT, …])
     PORT = [key, revision, vtep | null, [[mac, ip], …], [ip, …], [[mac, ip], …]]  # class PortState

@@ -120,6 +120,10 @@ class Replica:
             new, network.served = True, None
         return new
 
+    def has(self, network_id: str) -> bool:
+        """Whether the network is one of this host's. Safe to ask from any thread."""
+        return network_id in self._networks
+
     def unserved(self, network_id: str) -> bool:
         """Whether the network is not in use, or the server knew no port of this host in it."""
         network = self._networks.get(network_id)

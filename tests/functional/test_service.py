@@ -46,7 +46,7 @@ def unit(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def lab(unit: Path, make_module_lab: Callable[..., Lab]) -> Lab:
-    return make_module_lab(2, linuxbridge=[0, 1] if "linuxbridge" in unit.name else [])
+    return make_module_lab(2, linuxbridge=[1, 2] if "linuxbridge" in unit.name else [])
 
 
 @pytest.fixture

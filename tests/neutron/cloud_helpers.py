@@ -414,4 +414,4 @@ def upstream_to(casts: Sequence[Cast], host: str | None) -> list[Cast]:
 
 
 def ours_to(casts: Sequence[Cast], host: str) -> list[Cast]:
-    return [c for c in casts if c.topic == protocol.AGENT_TOPIC and c.host == host]
+    return [c for c in casts if c.topic == protocol.AGENT_TOPIC and c.host in (None, host)]

@@ -23,6 +23,7 @@ from neutron.plugins.ml2 import models as ml2_models
 from neutron_lib import constants
 from neutron_lib import context as n_context
 from neutron_lib.db import api as db_api
+from oslo_config import cfg
 
 from ovs_l2pop.neutron.server.memory import Memory
 from ovs_l2pop.neutron.server.pictures import Gallery
@@ -363,3 +364,14 @@ class TestSegments(Life):
     ours: ClassVar[str] = "BD"
     hosts: ClassVar[str] = "ABCDEF"
     segments: ClassVar[list[tuple[str, int, str]]] = [("vxlan", 1002, "ABE"), ("gre", 7, "CDF")]
+
+
+class TestFanout(Life):
+    """What is for two hosts of ours or more, all of them hear."""
+
+    __test__ = True
+    ours: ClassVar[str] = "BCD"
+
+    def setUp(self) -> None:
+        super().setUp()
+        cfg.CONF.set_override("fanout_above", 1, group="ovs_l2pop")

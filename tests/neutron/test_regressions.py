@@ -12,6 +12,7 @@ from neutron_lib import constants
 from neutron_lib import exceptions as n_exc
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.db import api as db_api
+from oslo_config import cfg
 from oslo_utils import uuidutils
 
 from ovs_l2pop.neutron.server import driver, queries
@@ -290,3 +291,26 @@ class TestDistributed(Cloud):
         states = [state for cast in casts for state in Update.from_wire(cast.body).ports]
         assert {state.key for state in states} == {f"{self.interface['id']}@{h}" for h in "AC"}
         assert all(state.order == (DELETED, True) for state in states)
+
+
+class TestFanout(Cloud):
+    ours: ClassVar[str] = "ABC"
+
+    def test_many_hosts_of_ours_hear_at_once(self) -> None:
+        """However many there are: a worker would be held by each of them."""
+        for host in "ABCD":
+            self.port_on(host, up=True)
+        port = self.port_on("A")
+        for above, hosts in ((2, [None]), (3, ["A", "B", "C"]), (0, [None])):
+            cfg.CONF.set_override("fanout_above", above, group="ovs_l2pop")
+            self.sent()
+            self.up(port, "A")
+            casts = self.sent()
+            told = [cast for cast in casts if cast.method == "update_ports"]
+            assert [cast.host for cast in told] == hosts
+            assert {state.key for cast in told for state in Update.from_wire(cast.body).ports} == {
+                port["id"]
+            }
+            # A stock host's own half would hear upstream's words.
+            assert [cast.host for cast in casts if cast not in told] == ["D"]
+            self.down(port, "A")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from fake_backend import FakeBackend
@@ -14,7 +15,7 @@ from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.messages import Attachment, Segment
 from ovs_l2pop.sync import follower
 from ovs_l2pop.sync.follower import Follower
-from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, OldServerError, PortState
+from ovs_l2pop.sync.protocol import Answer, Chunk, Cursor, OldServerError, PortState, Update
 
 NET = "11111111-2222-3333-4444-555555555555"
 OTHER = "22222222-2222-3333-4444-555555555555"
@@ -229,6 +230,24 @@ def test_an_update_of_a_network_that_the_server_gave_up_asks_for_all(
     update = {"network_id": NET, "network_type": "vxlan", "segment_id": 1001}
     host.follower.updated({**update, "ports": [list(port("02", B))]})
     wait(lambda: host.unicast() == {"fa:16:3e:00:00:01": A, "fa:16:3e:00:00:02": B})
+
+
+def test_what_all_hosts_hear_is_left_unread_without_the_network(
+    host: Host, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server tells all at once where many have a network: here nothing may come of it."""
+    host.follower.use(ATTACHED)
+    host.follower.sync()
+    asked = len(server.asked)
+    read = mock.Mock(side_effect=Update.from_wire)
+    monkeypatch.setattr(Update, "from_wire", read)
+    update = {"network_type": "vxlan", "segment_id": 1001, "ports": [list(port("09", B))]}
+    host.follower.updated({"network_id": OTHER, **update})
+    assert not read.called
+    host.follower.updated({"network_id": NET, **update})
+    assert read.call_count == 1
+    wait(lambda: "fa:16:3e:00:00:09" in host.unicast())
+    assert len(server.asked) == asked
 
 
 def test_a_hint_asks_for_all(tmp_path: Path, server: Server) -> None:

@@ -1,12 +1,13 @@
 """RPC to agents. Casts only: nobody waits for a host."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import oslo_messaging
 from neutron.plugins.ml2.drivers.l2pop import rpc as l2pop_rpc
 from neutron_lib import context as n_context
 from neutron_lib import rpc as n_rpc
+from oslo_config import cfg
 
 from ovs_l2pop.neutron.server.upstream import Fdb
 from ovs_l2pop.sync import protocol
@@ -27,10 +28,15 @@ class Notifier:
         for host in (None,) if hosts is None else hosts:
             send(self._context, fdb, host)
 
-    def ours(self, updates: Iterable[protocol.Update], hosts: Iterable[str]) -> None:
-        """``update_ports`` to each of ``hosts``."""
+    def ours(self, updates: Iterable[protocol.Update], hosts: Collection[str]) -> None:
+        """``update_ports`` to each of ``hosts``; to all of ours there are where these are many.
+
+        All of ours listen to both, also those of releases that know no fanout, and all leave alone
+        what is of a network that they don't have.
+        """
         bodies: list[dict[str, Any]] = [update.to_wire() for update in updates]
-        for host in hosts:
-            client = self._client.prepare(topic=protocol.AGENT_TOPIC, server=host)
+        many = len(hosts) > cfg.CONF.ovs_l2pop.fanout_above
+        for how in [{"fanout": True}] if many else [{"server": host} for host in hosts]:
+            client = self._client.prepare(topic=protocol.AGENT_TOPIC, **how)
             for body in bodies:
                 client.cast(self._context, "update_ports", **body)

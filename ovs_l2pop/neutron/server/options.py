@@ -13,6 +13,14 @@ OPTS = [
         " hosts of ours don't copy broadcast to it until it reports again. Machines there are still"
         " reached by unicast. More than agent_down_time makes sense. 0: never.",
     ),
+    cfg.IntOpt(
+        "fanout_above",
+        default=50,
+        min=0,
+        help="Hosts of ours that are told of a change by a message each. Where there are more, one"
+        " message goes to all hosts of ours in the cloud, and those without the network leave it"
+        " unread: no worker of the server is held by the number of those who hear.",
+    ),
 ]
 
 
