@@ -1,5 +1,6 @@
 """The table is on disk before anything is acknowledged, and comes back from there."""
 
+import itertools
 import json
 import logging
 import time
@@ -23,6 +24,12 @@ LOG = logging.getLogger(__name__)
 #: Seconds until it is tried again to keep what could not be kept.
 _RETRY = 3.0
 
+#: How much larger than a fresh one the file may be before it is written anew: what it has grown by
+#: until that is done comes on top. And bytes that aren't worth it.
+_GROWTH, _SLACK = 1.25, 1 << 18
+#: Bytes of an entry in a fresh file, until one was written.
+_ENTRY = 60
+
 #: Applies what of a change can be, notes what can't; that.
 Apply = Callable[[Change, list[Refusal]], Change | None]
 
@@ -45,6 +52,8 @@ class Keeping:
         #: Why the last messages may not survive a restart.
         self.unkept: str | None = None
         self._next = 0.0
+        #: Bytes of a fresh file, for each entry and network.
+        self._fresh: float = _ENTRY
         #: What this configuration refuses.
         self._parked: list[Message] = []
 
@@ -80,9 +89,23 @@ class Keeping:
     def rewrite(self) -> None:
         """Write the file anew, as short as it can be."""
         try:
-            self._store.rewrite(self._messages())
+            self._store.rewrite(self._messages(self._table))
         except OSError as error:
             LOG.error("the table's file could not be written anew: %s", error)
+        else:
+            self._note()
+
+    def renew(self) -> None:
+        """The same without waiting for it, where the file is much longer than that: begin or end
+        it."""
+        try:
+            if self._store.succeeded():
+                self._note()
+            elif self._bloated and not self._store.succeeding:
+                self._store.succeed(self._messages(self._table.frozen()))
+        except OSError as error:
+            LOG.error("the table's file could not be written anew: %s", error)
+            self._fresh *= 2  # not at once again
 
     def keep(self, lines: Iterable[bytes]) -> None:
         """On disk before anything is acknowledged."""
@@ -92,7 +115,8 @@ class Keeping:
                 self._store.append(lines)
             else:
                 LOG.warning("the table's file is not as it was left, and is written anew")
-                self._store.rewrite(self._messages())
+                self._store.rewrite(self._messages(self._table))
+                self._note()
         except OSError as error:
             unkept = f"not kept on disk: {error}"
             if self.unkept != unkept:
@@ -102,8 +126,7 @@ class Keeping:
         if self.unkept:
             LOG.info("the table is kept on disk again")
         self.unkept = None
-        if self._store.bloated:
-            self.rewrite()
+        self.renew()
 
     def whole(self) -> None:
         """The file is all that there is, from now on."""
@@ -134,10 +157,17 @@ class Keeping:
             )
         self._parked.append(to_message(change))
 
-    def _messages(self) -> Iterator[Message]:
+    def _messages(self, table: ForwardingTable) -> Iterator[Message]:
         """What the file is to hold."""
-        yield from self._table.messages()
-        yield from self._parked
+        return itertools.chain(table.messages(), tuple(self._parked))
+
+    @property
+    def _bloated(self) -> bool:
+        return self._store.size > _GROWTH * self._fresh * self._table.size + _SLACK
+
+    def _note(self) -> None:
+        """The file is a fresh one."""
+        self._fresh = self._store.size / self._table.size if self._table.size else _ENTRY
 
 
 def as_line(change: Change) -> bytes:

@@ -1,8 +1,8 @@
 """The forwarding table on disk: messages, in the form in which they arrive.
 
 One file of JSON Lines. It starts as the messages that build the table and grows by what is taken
-in; when it has grown enough it is written anew. What was acknowledged survives the end of the
-process by any signal, and of the machine.
+in; when it has grown enough it is written anew, in a thread, while it goes on growing. What was
+acknowledged survives the end of the process by any signal, and of the machine.
 
 What happened to the file is told, not guessed: :attr:`Store.lost` says at the start why it may
 lack what was known, :attr:`Store.intact` at any time whether what was kept is still where it was
@@ -11,12 +11,14 @@ kept. A damaged file is moved aside before it is written anew.
 
 import contextlib
 import errno
+import itertools
 import json
 import logging
 import os
 import shutil
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from ovs_l2pop.lockfile import LockFile
 LOG = logging.getLogger(__name__)
 
 FILE_NAME = "table.jsonl"
+_NEXT = ".next"
 #: There as long as the table's file may lack what is known or what the dataplane has.
 INCOMPLETE = "table.incomplete"
 
@@ -33,8 +36,6 @@ INCOMPLETE = "table.incomplete"
 FORMAT = 1
 _METHOD = "table_format"
 
-#: Bytes that may be appended before the file is written anew, beyond its own size then.
-_SLACK = 4 << 20
 #: Bytes of a line; a message has no more.
 _MAX_LINE = 64 << 20
 #: Bytes that could not be written and are kept to be appended; beyond, all is written anew.
@@ -68,6 +69,7 @@ class Store:
         self._torn = False
         #: :data:`INCOMPLETE` may be there.
         self._marked = True
+        self._successor: _Successor | None = None
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = LockFile(directory / "lock")
@@ -81,7 +83,6 @@ class Store:
         except OSError as error:
             raise ConfigError(f"state_path {directory}: {error}") from error
         self._note()
-        self._limit = self._size + _SLACK
 
     # -- at the start ------------------------------------------------------------------------
 
@@ -168,11 +169,50 @@ class Store:
         self._owed.clear()
         self._torn = self._torn and not data
         self._note()
+        if self._successor is not None:
+            self._successor.since += data
 
     @property
-    def bloated(self) -> bool:
-        """Whether :meth:`rewrite` is due for the file's size."""
-        return self._size > self._limit
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._size
+
+    @property
+    def succeeding(self) -> bool:
+        """Whether :meth:`succeed` was begun, and not ended."""
+        return self._successor is not None
+
+    def succeed(self, messages: Iterable[Mapping[str, object]]) -> None:
+        """Begin to write what :meth:`rewrite` would, in a thread; :meth:`succeeded` ends that.
+
+        :param messages: that build the table as it is now. They are taken in the thread.
+        """
+        if self._successor is None and self.intact and not self._owed:
+            self._successor = _Successor(self._path.with_suffix(_NEXT), messages)
+
+    def succeeded(self) -> bool:
+        """Put what :meth:`succeed` began in the file's place, if it is written by now, with all
+        that was appended meanwhile.
+
+        :returns: whether it is there.
+        :raises OSError: it isn't, and what is on disk is as it was.
+        """
+        successor = self._successor
+        if successor is None or not successor.written:
+            return False
+        self._successor = None
+        try:
+            if not self.intact or self._owed:
+                raise OSError(errno.ESTALE, "the file is not as it was left")
+            fd = successor.take(self._path)
+        finally:
+            successor.drop()
+        os.close(self._fd)
+        self._fd = fd
+        self._torn = False
+        self._note()
+        _sync_directory(self._path.parent)
+        return True
 
     def rewrite(self, messages: Iterable[dict[str, object]]) -> None:
         """Replace the file, in one step, by these messages, in a directory that is made again
@@ -180,6 +220,7 @@ class Store:
 
         :raises OSError: it can't be; what is on disk is as it was.
         """
+        self._abandon()
         whole = self.intact and not self._owed
         new = self._path.with_suffix(".new")
         fd = -1
@@ -191,11 +232,10 @@ class Store:
                 raise OSError(errno.EBUSY, f"another agent uses {self._path.parent}") from error
             if self._path.is_dir():
                 self._keep_copy()
-            new.unlink(missing_ok=True)  # of a rewrite that was interrupted
+            for left in (new, new.with_suffix(_NEXT)):  # of what was interrupted
+                left.unlink(missing_ok=True)
             fd = _open(new)
-            with open(fd, "ab", closefd=False) as file:
-                for message in ({"method": _METHOD, "format": FORMAT}, *messages):
-                    file.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            _write(fd, messages)
             os.fdatasync(fd)
             new.replace(self._path)
         except BaseException as error:
@@ -203,7 +243,6 @@ class Store:
                 os.close(fd)
                 with contextlib.suppress(OSError):  # it may be what fills the disk
                     new.unlink()
-            self._limit = 2 * self._limit  # not at once again
             if not whole:
                 self._stale = True
                 self.mark(str(error))
@@ -214,7 +253,6 @@ class Store:
         self._owed.clear()
         self._stale = self._torn = False
         self._note()
-        self._limit = 2 * self._size + _SLACK
         # Or a crash of the machine would bring the old file back, without what is appended now.
         _sync_directory(self._path.parent)
 
@@ -235,12 +273,18 @@ class Store:
                 path.write_text(reason)
 
     def close(self) -> None:
+        self._abandon()
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
         self._lock.close()
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _abandon(self) -> None:
+        if self._successor is not None:
+            self._successor.drop()
+            self._successor = None
 
     def _open_table(self) -> int:
         marker = self._path.with_name(INCOMPLETE)
@@ -299,6 +343,66 @@ class Store:
             LOG.error("the damaged %s can't be kept: %s", self._path, error)
 
 
+class _Successor:
+    """A file that is going to take the table file's place, and the thread that writes it."""
+
+    def __init__(self, path: Path, messages: Iterable[Mapping[str, object]]) -> None:
+        self._path = path
+        self._fd = -1
+        self._error: Exception | None = None
+        self._dropped = False
+        #: What was appended to the table's file meanwhile.
+        self.since = bytearray()
+        self._thread = threading.Thread(
+            target=self._write, args=(messages,), name="table-file", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def written(self) -> bool:
+        """Whether the thread has ended."""
+        return not self._thread.is_alive()
+
+    def take(self, place: Path) -> int:
+        """Bring it up to date and move it there; its descriptor.
+
+        :raises OSError: it could not be written.
+        """
+        if self._error is not None:
+            raise OSError(str(self._error)) from self._error
+        _write_all(self._fd, self.since)
+        os.fdatasync(self._fd)
+        self._path.replace(place)
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def drop(self) -> None:
+        """End it; nothing is left of what was not taken."""
+        self._dropped = True
+        self._thread.join()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _write(self, messages: Iterable[Mapping[str, object]]) -> None:
+        try:
+            self._path.unlink(missing_ok=True)  # of one that was interrupted
+            self._fd = _open(self._path)
+            _write(self._fd, itertools.takewhile(lambda _: not self._dropped, messages))
+            os.fdatasync(self._fd)
+        except Exception as error:  # noqa: BLE001 - told by who takes it
+            self._error = error
+
+
+def _write(fd: int, messages: Iterable[Mapping[str, object]]) -> None:
+    """The content of a table's file."""
+    with open(fd, "ab", closefd=False) as file:
+        for message in itertools.chain([{"method": _METHOD, "format": FORMAT}], messages):
+            file.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+
 def _lines(file: Any) -> Iterator[bytes]:
     """Lines; of one that is too long the beginning, without its end."""
     while line := file.readline(_MAX_LINE + 1):
@@ -323,7 +427,7 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -314,6 +314,7 @@ class Worker:
             LOG.debug("%s", error)
         if self._keeping.due:
             self._keep([])
+        self._keeping.renew()
         if not self.reconciler.forgetful:
             self._keeping.whole()
             return

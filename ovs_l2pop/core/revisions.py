@@ -27,6 +27,13 @@ class Revisions:
         #: Claims that are gone, and the newest number with which they were taken away.
         self._gone: OrderedDict[_Claim, int] = OrderedDict()
 
+    def copy(self) -> "Revisions":
+        copy = Revisions()
+        copy._newest = self._newest.copy()
+        copy._claims = self._claims.copy()
+        copy._gone = self._gone.copy()
+        return copy
+
     def __bool__(self) -> bool:
         return bool(self._newest or self._gone)
 

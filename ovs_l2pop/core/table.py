@@ -14,7 +14,7 @@ this way is a *fact*, the only thing that backends see.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
@@ -35,7 +35,7 @@ from ovs_l2pop.core.messages import (
     Segment,
 )
 from ovs_l2pop.core.revisions import Revisions
-from ovs_l2pop.core.wire import to_message
+from ovs_l2pop.core.wire import add, to_message
 
 
 class NetworkFact(NamedTuple):
@@ -173,12 +173,42 @@ class _KnownNetwork:
         known = self.properties
         return {e[:2]: known[e] for e in entries if e in known} or None if known else None
 
+    def contested(self) -> Iterator[Entry]:
+        """Entries that stand in an order with others: several claim the IP, or several VTEPs the
+        MAC. In the order of claims."""
+        macs = {
+            mac
+            for mac, claims in self.macs.items()
+            if not isinstance(claims, Entry) and len({entry.vtep for entry in claims}) > 1
+        }
+        ips = {ip for ip, claims in self.ips.items() if not isinstance(claims, Entry)}
+        if macs or ips:
+            yield from (e for e in self.entries if e.mac in macs or e.ip in ips)
+
+    def copy(self) -> "_KnownNetwork":
+        """As far as :meth:`ForwardingTable.messages` needs it."""
+        copy = _KnownNetwork()
+        copy.attachment = self.attachment
+        copy.entries = self.entries.copy()
+        copy.macs, copy.ips = _copied(self.macs), _copied(self.ips)
+        copy.vteps = {v: _Vtep(k.segment, k.flooding, k.entries) for v, k in self.vteps.items()}
+        copy.properties = self.properties.copy()
+        return copy
+
     def newest(self, entry: Entry) -> bool:
         """Whether nobody has claimed the entry's MAC or IP after it."""
         return _newest(self.macs[entry.mac]) == entry and _newest(self.ips[entry.ip]) == entry
 
 
 _NOTHING = _KnownNetwork()
+
+
+def _copied(index: dict[str, _Claims]) -> dict[str, _Claims]:
+    copy = index.copy()
+    for address, claims in index.items():
+        if type(claims) is dict:
+            copy[address] = claims.copy()
+    return copy
 
 
 def _newest(claims: _Claims) -> Entry:
@@ -222,6 +252,9 @@ class Limits(NamedTuple):
     networks: int = 20_000
     entries: int = 1_000_000  #: 1.3 kB each
 
+
+#: Entries in one message, of those that build a table again.
+_PORTION = 1000
 
 #: Claims that one message takes back and that are looked at for moves: more are no machine's.
 _MAX_LEFT = 100
@@ -499,19 +532,16 @@ class ForwardingTable:
             yield EntryState(network_id, entry, state)
 
     def messages(self) -> Iterator[dict[str, object]]:
-        """Messages that build an equal table, claims in the same order."""
+        """Messages that build an equal table, few of them, claims of one address in their order."""
         # Those of claims made again without a number come first, or they would take these away; the
         # others last, or older claims that hold would be stale.
         yield from map(to_message, self._revisions.messages(self._holds))
         for network_id, network in self._networks.items():
             if network.attachment is not None:
                 yield to_message(network.attachment)
-            for vtep, known in network.vteps.items():
-                if known.flooding:
-                    revision = self._revisions.of(network_id, _flooding(vtep))
-                    change = AddEntries(network_id, known.segment, vtep, [], True, revision)
-                    yield to_message(change)
-            for vtep, entries in _runs(network.entries):
+            in_turn = dict.fromkeys(network.contested())
+            yield from self._announcements(network_id, network, in_turn)
+            for vtep, entries in _runs(in_turn):
                 segment = network.vteps[vtep].segment
                 for revision, some in self._by_revision(network_id, entries):
                     owners = network.owners(some)
@@ -519,6 +549,54 @@ class ForwardingTable:
                     yield to_message(change)
         gone = self._revisions.messages(lambda *claim: not self._holds(*claim))
         yield from map(to_message, gone)
+
+    def frozen(self) -> "ForwardingTable":
+        """A copy that stays as this is now, to take :meth:`messages` from in another thread.
+
+        Made in a tenth of the time that they take.
+        """
+        copy = ForwardingTable(self.local_ip, self._limits)
+        copy._revisions = self._revisions.copy()
+        copy._networks = {known_id: known.copy() for known_id, known in self._networks.items()}
+        return copy
+
+    @property
+    def size(self) -> int:
+        """Entries, and networks."""
+        return self._count + len(self._networks)
+
+    def _announcements(
+        self, network_id: str, network: _KnownNetwork, in_turn: dict[Entry, None]
+    ) -> Iterator[dict[str, object]]:
+        """What each VTEP of a network announces, all that is of one segment and revision together.
+
+        :param in_turn: what can't be told so; takes that of which no segment is known.
+        """
+        groups: dict[tuple[Segment, int | None], dict[str, list[Entry]]] = {}
+        numbered = bool(self._revisions)
+        for vtep, known in network.vteps.items():
+            if not known.flooding:
+                continue
+            entry = _flooding(vtep)
+            revision = self._revisions.of(network_id, entry) if numbered else None
+            if known.segment is None:
+                yield to_message(AddEntries(network_id, None, vtep, [], True, revision))
+            else:
+                groups.setdefault((known.segment, revision), {})[vtep] = [entry]
+        for entry in network.entries:
+            if entry in in_turn:
+                continue
+            segment = network.vteps[entry.vtep].segment
+            if segment is None:
+                in_turn[entry] = None
+                continue
+            revision = self._revisions.of(network_id, entry) if numbered else None
+            groups.setdefault((segment, revision), {}).setdefault(entry.vtep, []).append(entry)
+        for (segment, revision), by_vtep in groups.items():
+            for ports in _portions(by_vtep):
+                owners = network.owners(itertools.chain.from_iterable(ports.values()))
+                pairs = {vtep: [[mac, ip] for mac, ip, _ in some] for vtep, some in ports.items()}
+                yield add(network_id, segment, pairs, revision, owners)
 
     def _holds(self, network_id: str, entry: Entry) -> bool:
         network = self._networks.get(network_id)
@@ -716,8 +794,25 @@ def _flooding(vtep: str) -> Entry:
     return Entry(FLOODING_MAC, FLOODING_IP, vtep)
 
 
+def _portions(by_vtep: Mapping[str, list[Entry]]) -> Iterator[dict[str, list[Entry]]]:
+    """The same, at most :data:`_PORTION` entries at a time."""
+    portion: dict[str, list[Entry]] = {}
+    room = _PORTION
+    for vtep, entries in by_vtep.items():
+        start = 0
+        while start < len(entries):
+            portion[vtep] = entries[start : start + room]
+            start += room
+            room -= len(portion[vtep])
+            if not room:
+                yield portion
+                portion, room = {}, _PORTION
+    if portion:
+        yield portion
+
+
 def _runs(entries: Iterable[Entry]) -> Iterator[tuple[str, list[Entry]]]:
     """The entries as (VTEP, entries), a new run whenever the VTEP changes: order is kept."""
     for vtep, group in itertools.groupby(entries, attrgetter("vtep")):
-        while run := list(itertools.islice(group, 1000)):
+        while run := list(itertools.islice(group, _PORTION)):
             yield vtep, run

@@ -6,8 +6,12 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -161,19 +165,114 @@ def test_full_disk(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reopened(directory) == [1, {"lost": True}, 2]
 
 
-def test_rewrite_is_due_when_the_file_has_grown(
+class Gate:
+    """Messages that come when they are let."""
+
+    def __init__(self, *messages: Any, error: Exception | None = None) -> None:
+        self.open = threading.Event()
+        self._messages, self._error = messages, error
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._messages[:1]
+        assert self.open.wait(10)
+        yield from self._messages[1:]
+        if self._error is not None:
+            raise self._error
+
+
+def ended(store: Store) -> bool:
+    """Wait for the successor; whether it is in place."""
+    deadline = time.monotonic() + 10
+    while store.succeeding:
+        assert time.monotonic() < deadline
+        if store.succeeded():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def test_a_successor_has_what_came_meanwhile(directory: Path) -> None:
+    store = Store(directory)
+    store.append([b'"old"', b'"as well"'])
+    gate = Gate({"n": 1}, {"n": 2})
+    store.succeed(gate)
+    store.succeed([{"n": 7}])  # one is on its way
+    store.append([b'"during"'])
+    assert not store.succeeded()
+    assert reopened_by_another(directory) == ["old", "as well", "during"]
+    gate.open.set()
+    assert ended(store)
+    assert store.intact
+    store.append([b'"after"'])
+    assert reopened_by_another(directory)[1:] == [{"n": 1}, {"n": 2}, "during", "after"]
+    store.close()
+    assert reopened(directory) == [{"n": 1}, {"n": 2}, "during", "after"]
+
+
+@pytest.mark.parametrize("how", ["close", "rewrite"])
+def test_a_successor_that_is_not_wanted_any_more(directory: Path, how: str) -> None:
+    store = Store(directory)
+    store.append([b'"old"'])
+    gate = Gate({"n": 1}, {"n": 2})
+    store.succeed(gate)
+    threading.Timer(0.1, gate.open.set).start()
+    if how == "rewrite":
+        store.rewrite([{"n": 3}])
+        assert not store.succeeded()
+        store.append([b'"after"'])
+    store.close()
+    assert {path.name for path in directory.iterdir()} == {FILE_NAME, "lock"}
+    assert reopened(directory) == ([{"n": 3}, "after"] if how == "rewrite" else ["old"])
+
+
+def test_a_successor_that_fails_leaves_the_file(directory: Path) -> None:
+    store = Store(directory)
+    store.append([b'"old"'])
+    gate = Gate({"n": 1}, error=OSError(28, "No space left on device"))
+    store.succeed(gate)
+    gate.open.set()
+    with pytest.raises(OSError, match="No space"):
+        ended(store)
+    assert store.intact
+    store.append([b'"after"'])
+    assert not list(directory.glob("*.next"))
+    store.close()
+    assert reopened(directory) == ["old", "after"]
+
+
+def test_no_successor_of_a_file_that_lacks_something(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SLACK", 100)
+    """What could not be kept comes once more: the successor would have it twice."""
     store = Store(directory)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", mock.Mock(side_effect=OSError(5, "I/O error")))
+        with pytest.raises(OSError, match="I/O"):
+            store.append([b'"owed"'])
+    store.succeed([{"n": 1}])
+    assert not store.succeeding
+    store.append([])
+    gate = Gate({"n": 1})
+    store.succeed(gate)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_all", mock.Mock(side_effect=OSError(5, "I/O error")))
+        with pytest.raises(OSError, match="I/O"):
+            store.append([b'"owed too"'])
+    gate.open.set()
+    with pytest.raises(OSError, match="not as it was left"):
+        ended(store)
+    store.append([])
+    store.close()
+    assert reopened(directory) == ["owed", "owed too"]
 
-    def due_after(size: int) -> bool:
-        store.append([b"1" * size])
-        return store.bloated
 
-    assert [due_after(90), due_after(90)] == [False, True]
-    store.rewrite([{"n": "1" * 1000}])
-    assert [due_after(1000), due_after(1000)] == [False, True]  # as much again as the table
+def test_what_was_interrupted_is_cleared_away(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    left = directory / "table.next"
+    left.write_text("{half")
+    store = Store(directory)
+    store.rewrite([{"n": 1}])
+    assert not left.exists()
     store.close()
 
 
