@@ -174,16 +174,18 @@ class _KnownNetwork:
         return {e[:2]: known[e] for e in entries if e in known} or None if known else None
 
     def contested(self) -> Iterator[Entry]:
-        """Entries that stand in an order with others: several claim the IP, or several VTEPs the
-        MAC. In the order of claims."""
+        """Entries that stand in an order with others: several claim an IP that their MAC claims, or
+        several VTEPs their MAC. In the order of claims."""
         macs = {
             mac
             for mac, claims in self.macs.items()
             if not isinstance(claims, Entry) and len({entry.vtep for entry in claims}) > 1
         }
-        ips = {ip for ip, claims in self.ips.items() if not isinstance(claims, Entry)}
-        if macs or ips:
-            yield from (e for e in self.entries if e.mac in macs or e.ip in ips)
+        for claims in self.ips.values():
+            if not isinstance(claims, Entry):
+                macs.update(entry.mac for entry in claims)
+        if macs:
+            yield from (entry for entry in self.entries if entry.mac in macs)
 
     def copy(self) -> "_KnownNetwork":
         """As far as :meth:`ForwardingTable.messages` needs it."""
