@@ -71,8 +71,8 @@ class RunAgent(Command):
         for number in _ENDING:
             signal.signal(number, lambda *_: None)
         # The table is millions of small objects that live long and hold no cycles: looking
-        # through them for garbage at the usual pace takes a third of a large write's time. The young
-        # ones few at a time, as changes wait for that (200,000: a tenth of a second).
+        # through them for garbage at the usual pace takes a third of a large write's time. The
+        # young ones few at a time, as changes wait for that (200,000: a tenth of a second).
         gc.set_threshold(20_000, 500, 1000)
         # State and socket first: a second agent must fail before it touches the dataplane.
         store = Store(Path(options.state_path).absolute())
