@@ -120,6 +120,9 @@ class Worker:
         self._busy_since: float | None = None
         #: What the last look found, where something was refused then.
         self._stuck: set[tuple[str, Row]] = set()
+        #: When the last look began, and whether somebody else has changed something since.
+        self._look_began = 0.0
+        self._disturbed = False
         self._next_tending = self._next_look = self._looked_at = 0.0
 
     # -- for other threads -------------------------------------------------------------------
@@ -295,8 +298,8 @@ class Worker:
             self._poll()
             for text in self._backend.settle(self.table.machine):
                 LOG.warning("not where it was announced: %s", text)
-            if self.watch.due:
-                self._mend()
+            if self.watch.due and not self.reconciler.looking:
+                self._begin_look()
             self._dataplane.retry_refused()
         except BackendError as error:
             self._dataplane.lost(error)
@@ -448,16 +451,36 @@ class Worker:
     def _poll(self) -> None:
         if self._backend.poll():
             self.watch.disturbed()
+            self._disturbed = True
 
     def _poll_and_follow(self) -> Mapping[Row, str]:
         self._poll()  # else a write of nothing would not notice that the switch is gone
         return self.reconciler.follow()
 
-    def _mend(self) -> None:
-        """Look for what somebody else changed, and write it again."""
-        started = time.monotonic()
-        drift = self.reconciler.drift()
-        cost = time.monotonic() - started
+    def _begin_look(self) -> None:
+        """Look for what somebody else changed, beside other work where the backend can."""
+        self._look_began = time.monotonic()
+        self._disturbed = False
+
+        def ready() -> None:
+            self.call(self._end_look)
+
+        if not self.reconciler.look(ready):
+            self._mend(self.reconciler.drift())
+
+    def _end_look(self) -> None:
+        def end() -> None:
+            try:
+                self._mend(self.reconciler.looked())
+            except BackendError as error:
+                self._dataplane.lost(error)
+
+        if self.reconciler.looking:  # else the connection was lost meanwhile
+            self._guarded(end)
+
+    def _mend(self, drift: Drift) -> None:
+        """Write again what somebody else changed."""
+        cost = time.monotonic() - self._look_began
         refused = self.reconciler.refused
         found = [("missing", row) for row in drift.missing if row not in refused]
         found += [("surplus", row) for row in drift.surplus if row not in refused]
@@ -465,6 +488,8 @@ class Worker:
         told = bool(refused) and self._stuck == set(found)
         texts = [] if told else [(what, self.reconciler.describe(row)) for what, row in found]
         self.watch.looked(((what, text.kind) for what, text in texts), cost)
+        if self._disturbed:  # it may have been where the look had passed
+            self.watch.disturbed()
         for what, text in texts[:_LOGGED_DRIFT]:
             LOG.warning("somebody changed the dataplane: %s %s", what, brief(" ".join(text)))
         if len(texts) > _LOGGED_DRIFT:

@@ -5,7 +5,7 @@ same for every dataplane (comparing, counting, retrying, showing) is above it, i
 :mod:`ovs_l2pop.core.reconciler`.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, Self
 
 from ovs_l2pop.core.difference import Row
@@ -41,6 +41,13 @@ class Health(NamedTuple):
     what: str
     state: str  #: "ok" or "trouble"
     detail: str
+
+
+class Look(Protocol):
+    """A read-back under way."""
+
+    def __call__(self) -> set[Row]:
+        """All rows of ours, each as it was at some time since the look began. Called once."""
 
 
 class Backend(Protocol):
@@ -98,6 +105,16 @@ class Backend(Protocol):
 
     def installed(self) -> set[Row]:
         """All rows of ours that the dataplane has, read back."""
+
+    def present(self, asked: Collection[Row]) -> set[Row]:
+        """What is installed in the slots of these rows, read back; or more than that."""
+
+    def look(self, ready: Callable[[], None]) -> Look | None:
+        """Begin to read back all rows beside other work.
+
+        :param ready: called, from any thread, when the look can be ended.
+        :returns: None where there is no other way than :meth:`installed`.
+        """
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         """Write, and return when everything is in place.

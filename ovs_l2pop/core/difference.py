@@ -4,7 +4,7 @@ Pure: a row is any hashable value. Several facts may want the same row (a tunnel
 machine behind it), so wanted rows are counted; a row goes when nobody wants it any more.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, KeysView
 
 from ovs_l2pop.core.table import Key
 
@@ -30,7 +30,7 @@ class Difference:
         self.to_remove: dict[Row, None] = {}
 
     @property
-    def wanted(self) -> Collection[Row]:
+    def wanted(self) -> KeysView[Row]:
         return self._wanted.keys()
 
     @property
@@ -96,6 +96,20 @@ class Difference:
         self._installed = installed
         self.to_add = {row: None for row in self._wanted if row not in installed}
         self.to_remove = {row: None for row in installed if row not in self._wanted}
+
+    def found(self, rows: Iterable[Row], there: Collection[Row]) -> None:
+        """A read-back of some rows: which of ``rows`` are there, and all of ``there`` are."""
+        for row in rows:
+            if row not in there:
+                self._installed.discard(row)
+                self.to_remove.pop(row, None)
+                if row in self._wanted:
+                    self.to_add[row] = None
+        for row in there:
+            self._installed.add(row)
+            self.to_add.pop(row, None)
+            if row not in self._wanted:
+                self.to_remove[row] = None
 
     def take(self, kept_back: Collection[Row] = ()) -> tuple[list[Row], list[Row]]:
         """What is to be added and what to be removed, counted as done from now on.

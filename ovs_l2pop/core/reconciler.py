@@ -1,9 +1,9 @@
 """Makes the dataplane what the table says: the loop that all backends share."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ovs_l2pop.core.backend import Backend, Batch, OutdatedRowsError, RowText
+from ovs_l2pop.core.backend import Backend, Batch, Look, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Difference, Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.orphans import Orphans
@@ -62,6 +62,9 @@ class Reconciler:
         #: Networks that somebody has spoken for since the rows were found.
         self._spoken: set[str] = set()
         self._renumberings = 0
+        self._look: Look | None = None
+        #: Rows written since a look began: it may have met them before or after.
+        self._touched: set[Row] = set()
 
     def adopt(self) -> None:
         """The table may lack what the dataplane has: keep what the next read-back finds."""
@@ -72,6 +75,7 @@ class Reconciler:
 
         :returns: the rows that were refused.
         """
+        self._look = None
         self._backend.connect()
         self._table.take_dirty()
         installed = self._backend.installed()
@@ -126,26 +130,53 @@ class Reconciler:
         self.refused.update(refused)
         if refused:
             # A refused row may have been meant to replace another: look what is there.
-            self.difference.observed(self._backend.installed())
+            self.difference.found(refused, self._backend.present(refused))
         return refused
 
     def drift(self) -> Drift:
         """Read back and compare; changes nothing."""
-        installed = self._backend.installed()
-        wanted = self.difference.wanted
-        return Drift(
-            [row for row in wanted if row not in installed],
-            [row for row in installed if row not in wanted],
-        )
+        return self._compared(self._backend.installed())
+
+    def look(self, ready: Callable[[], None]) -> bool:
+        """Begin to read back beside other work; :meth:`looked` ends that, unless there is a
+        :meth:`resync` before.
+
+        :param ready: called, from any thread, when it can be ended.
+        :returns: whether the backend can do that.
+        """
+        self._touched = set()
+        self._look = self._backend.look(ready)
+        return self._look is not None
+
+    @property
+    def looking(self) -> bool:
+        """Whether a look is under way."""
+        return self._look is not None
+
+    def looked(self) -> Drift:
+        """What the look has found, but for rows that were written meanwhile."""
+        assert self._look is not None
+        look, self._look = self._look, None
+        return self._compared(look(), self._touched)
 
     def observe(self, drift: Drift) -> None:
-        """Take over what :meth:`drift` found: the next :meth:`apply` mends it.
+        """Take over what :meth:`drift` or :meth:`looked` found: the next :meth:`apply` mends it.
 
         What was refused is tried again with it: it may have been for lack of what is mended.
         """
-        installed = set(self.difference.wanted).difference(drift.missing).union(drift.surplus)
-        self.difference.observed(installed)
+        self.difference.found(drift.missing, drift.surplus)
         self.retry_refused()
+
+    def _compared(self, installed: set[Row], unknown: Collection[Row] = ()) -> Drift:
+        wanted = self.difference.wanted
+        missing, surplus = wanted - installed, installed.difference(wanted)
+        if not missing and not surplus:
+            return Drift([], [])
+        # In the order in which they are written.
+        return Drift(
+            [row for row in wanted if row in missing and row not in unknown],
+            [row for row in surplus if row not in unknown],
+        )
 
     def retry_refused(self) -> None:
         """Let the next :meth:`apply` try refused rows again."""
@@ -229,6 +260,8 @@ class Reconciler:
             add, remove = self.difference.take(self.refused.keys())
             if add or remove:
                 self.written += len(add) + len(remove)
+                if self._look is not None:
+                    self._touched.update(add, remove)
                 yield Batch(add, remove)
 
     def _render(self, keys: Iterable[Key]) -> None:

@@ -1,12 +1,12 @@
 """A backend in a file: its dataplane is a list of lines, one for each row."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from oslo_config import cfg
 
-from ovs_l2pop.core.backend import Batch, Health, RowText
+from ovs_l2pop.core.backend import Batch, Health, Look, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment
@@ -77,6 +77,12 @@ class ToyBackend:
             return {tuple(line.split()) for line in self._path.read_text().splitlines()}
         except OSError as error:
             raise BackendError(str(error)) from error
+
+    def present(self, asked: Collection[Row]) -> set[Row]:
+        return self.installed()
+
+    def look(self, ready: Callable[[], None]) -> Look | None:
+        return None
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         rows = self.installed()

@@ -1,9 +1,9 @@
 """A dataplane of our own in memory, that fails when it is told to."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, Self
 
-from ovs_l2pop.core.backend import Batch, Health, OutdatedRowsError, RowText
+from ovs_l2pop.core.backend import Batch, Health, Look, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment
@@ -31,6 +31,10 @@ class FakeBackend:
         self.renumberings = 0
         self.number = 1000
         self.refused_attachment: str | None = None
+        #: What the rows were since a look began; at which of these times it meets a row (None:
+        #: looks can't be made beside other work).
+        self.moments: list[set[Row]] = []
+        self.meets: Callable[[], int] | None = None
 
     def connect(self) -> None:
         if self.down:
@@ -77,6 +81,25 @@ class FakeBackend:
         self.poll()
         return set(self.rows)
 
+    def present(self, asked: Collection[Row]) -> set[Row]:
+        return self.installed()
+
+    def look(self, ready: Callable[[], None]) -> Look | None:
+        if self.meets is None:
+            return None
+        self.moments = [set(self.rows)]
+        return self._met
+
+    def passed(self) -> None:
+        """Rows have changed: a look that is under way meets each before or after."""
+        self.moments.append(set(self.rows))
+
+    def _met(self) -> set[Row]:
+        assert self.meets is not None
+        self.poll()
+        rows = set[Row]().union(*self.moments)
+        return {row for row in sorted(rows, key=str) if row in self.moments[self.meets()]}
+
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         taken: list[Batch] = []
         self.writes.append(taken)
@@ -100,6 +123,7 @@ class FakeBackend:
                     refused[row] = "table full"
                 else:
                     change(row)
+            self.passed()
         return refused
 
     def scope(self, attachment: Attachment) -> Scope:

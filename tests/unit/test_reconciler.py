@@ -363,6 +363,35 @@ class AnyFaults(RuleBasedStateMachine):
         self.bench.reconciler.follow()
         assert self.bench.converged()
 
+    @precondition(lambda self: not self.bench.reconciler.looking)
+    @rule()
+    def a_look_begins(self) -> None:
+        self.bench.backend.meets = lambda: 0
+        assert self.bench.reconciler.look(lambda: None)
+
+    @precondition(lambda self: self.bench.reconciler.looking)
+    @rule(data=st.data())
+    def a_look_ends(self, data: st.DataObject) -> None:
+        """What was written meanwhile it may have met before or after; what others did, too."""
+        backend, reconciler = self.bench.backend, self.bench.reconciler
+        reconciler.follow()
+        gone = data.draw(st.sets(st.sampled_from(sorted(backend.rows, key=str))))
+        new: set[Row] = {("flow", "of nobody", n) for n in range(data.draw(st.integers(0, 2)))}
+        backend.rows = backend.rows - gone | new
+        backend.passed()
+        chance = data.draw(st.randoms(use_true_random=False))
+        backend.meets = lambda: chance.randrange(len(backend.moments))
+        drift = reconciler.looked()
+        assert set(drift.missing) <= gone
+        assert set(drift.surplus) <= new
+        reconciler.observe(drift)
+        reconciler.follow()
+        assert not backend.rows & set(drift.surplus)
+        assert backend.rows >= set(drift.missing)
+        reconciler.observe(reconciler.drift())  # what it had passed
+        reconciler.follow()
+        assert self.bench.converged()
+
     @rule()
     def agent_restarts(self) -> None:
         self.bench.reconciler.follow()

@@ -3,7 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from ovs_l2pop.backends.linuxbridge.rows import (
 )
 from ovs_l2pop.backends.linuxbridge.underlay import Underlay
 from ovs_l2pop.backends.linuxbridge.writing import Write
-from ovs_l2pop.core.backend import Batch, Health, OutdatedRowsError, RowText
+from ovs_l2pop.core.backend import Batch, Health, Look, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment
@@ -194,6 +194,12 @@ class LinuxBridgeBackend:
         if self._filter is not None:
             found |= self._filter.rows()
         return found
+
+    def present(self, asked: Collection[Row]) -> set[Row]:
+        return self.installed()
+
+    def look(self, ready: Callable[[], None]) -> Look | None:
+        return None
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         netlink, there = self._open(), self._underlay

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,6 +13,7 @@ from ovs_l2pop.backends.openvswitch import pipeline, rows, selfcheck
 from ovs_l2pop.backends.openvswitch.appctl import Appctl
 from ovs_l2pop.backends.openvswitch.channel import Channel, Message, RefusedReadError
 from ovs_l2pop.backends.openvswitch.codec import Codec
+from ovs_l2pop.backends.openvswitch.looking import FlowsRead
 from ovs_l2pop.backends.openvswitch.options import OpenvswitchSettings
 from ovs_l2pop.backends.openvswitch.ovsdb import Ovsdb
 from ovs_l2pop.backends.openvswitch.packetin import TooBigAnswers
@@ -34,7 +35,7 @@ from ovs_l2pop.backends.openvswitch.sightings import Sightings, Where
 from ovs_l2pop.backends.openvswitch.sizes import HEADS, frame_sizes
 from ovs_l2pop.backends.openvswitch.stamps import Stamp, Stamps, encode
 from ovs_l2pop.backends.openvswitch.transport import ManagementSocket, Transport, VersionError
-from ovs_l2pop.core.backend import Batch, Health, OutdatedRowsError, RowText
+from ovs_l2pop.core.backend import Batch, Health, Look, OutdatedRowsError, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError
 from ovs_l2pop.core.messages import Attachment, Segment
@@ -47,6 +48,8 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds that Open vSwitch is given to look through what it has cached where nobody may ask it.
 _UNSEEN_REVALIDATION = 0.2
+#: Rows that are read back one by one; of more, all that there is takes less.
+_FEW = 100
 #: Networks that are told by name of those that strangers sent into.
 _TOLD = 3
 _GROUP_TYPES = {number: name for name, number in GROUP_TYPES.items()}
@@ -212,8 +215,42 @@ class OpenvswitchBackend:
         return self._renderer.rows(fact)
 
     def installed(self) -> set[Row]:
-        channel = self._open()
         found, self._flows = set[Row](self._flows or self._read_flows()), None
+        self._read_others(found)
+        return found.difference(self._planner.lingering.rows())
+
+    def present(self, asked: Collection[Row]) -> set[Row]:
+        if len(asked) > _FEW:
+            return self.installed()
+        slots = set(map(self.slot, asked))
+        found: set[Row] = set()
+        for row in asked:
+            if isinstance(row, bytes):
+                match = rows.flow_key(row)[3:]
+                for body in self._open().flows(self.pipeline.cookie, row[0], match):
+                    found.update(rows.flows_in(body))
+        if any(not isinstance(row, bytes) for row in asked):
+            self._read_others(found)
+        found.difference_update(self._planner.lingering.rows())
+        return {row for row in found if self.slot(row) in slots}
+
+    def look(self, ready: Callable[[], None]) -> Look | None:
+        if not self._open().pushes:
+            return None  # the connection is the Neutron agent's
+        flows = FlowsRead(self._transport, self.pipeline.cookie, ready)
+        lingered = set(self._planner.lingering.rows())
+
+        def end() -> set[Row]:
+            found = flows.take()
+            self._read_others(found)
+            found.difference_update(lingered, self._planner.lingering.rows())
+            return found
+
+        return end
+
+    def _read_others(self, found: set[Row]) -> None:
+        """All rows but flows, of which there are few."""
+        channel = self._open()
         groups = (group for body in channel.groups() for group in rows.groups_in(body))
         found.update(self._planner.observed(groups))
         with contextlib.suppress(RefusedReadError):  # it knows none
@@ -222,7 +259,6 @@ class OpenvswitchBackend:
         self._ports = self._read_ports()
         found |= self._ports
         found |= self._read_flags()
-        return found.difference(self._planner.lingering.rows())
 
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         planned: list[OvsRow | None] = []  # by place among the messages: the row it is for

@@ -45,6 +45,7 @@ _ALL_METERS = 0xFFFFFFFF
 _MORE = 1  # OFPMPF_REPLY_MORE
 
 ALL_TABLES = 0xFF  # OFPTT_ALL
+_EMPTY_MATCH = bytes.fromhex("0001000400000000")
 
 Message = tuple[int, bytes]  #: (type, body)
 
@@ -164,10 +165,18 @@ class Channel:
                 again += [item for item in bundle.messages if item[0] not in bundle.errors]
         return refused + self._write_singly(again)
 
-    def flows(self, cookie: int, table: int = ALL_TABLES) -> Iterator[bytes]:
-        """Bodies of flow statistics replies: all flows of a cookie, in all tables or in one."""
+    @property
+    def pushes(self) -> bool:
+        """Whether the connection is all its own: there can be others beside it."""
+        return self._transport.pushes
+
+    def flows(
+        self, cookie: int, table: int = ALL_TABLES, match: bytes = _EMPTY_MATCH
+    ) -> Iterator[bytes]:
+        """Bodies of flow statistics replies: all flows of a cookie, in all tables or in one, that
+        match all this and maybe more."""
         head = struct.pack("!BxxxIIxxxxQQ", table, 0xFFFFFFFF, 0xFFFFFFFF, cookie, 2**64 - 1)
-        return self._multipart(_FLOW_STATS, head + bytes.fromhex("0001000400000000"))
+        return self._multipart(_FLOW_STATS, head + match)
 
     def groups(self) -> Iterator[bytes]:
         """Bodies of group description replies: all groups of the bridge."""
