@@ -1,8 +1,11 @@
 """The options, for oslo.config; ``etc/ovs-l2pop.conf.sample`` is made from them."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from importlib.metadata import entry_points
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
@@ -204,6 +207,13 @@ L2POP_OPTS = [
 ]
 
 
+#: Whose options the daemon reads: names of ``oslo.config.opts``. And its own groups.
+_OF_DAEMON = ("ovs_l2pop", "ovs_l2pop.linuxbridge", "ovs_l2pop.openvswitch")
+_OURS = ("ovs_l2pop", "openvswitch")
+#: As alike as two names are that differ by a slip of the hand (difflib).
+_NEARLY = 0.85
+
+
 def list_opts() -> list[tuple[str, Sequence[Any]]]:
     """For oslo-config-generator."""
     return [
@@ -233,6 +243,40 @@ def load(arguments: Sequence[str], *, need_local_ip: bool = True) -> Any:
     except (cfg.Error, ValueError) as error:
         raise ConfigError(str(error)) from error
     return conf
+
+
+def unknown(conf: Any) -> Iterator[str]:
+    """What stands in the files and nobody reads, with the nearest name that means something.
+
+    Of groups that others read as well (a Neutron file may be given too), only what is nearly right.
+
+    :param conf: as :func:`load` gives it.
+    """
+    known: dict[str, set[str]] = {}
+    for entry in entry_points(group="oslo.config.opts"):
+        # The library takes a second to import, and nobody needs it without a broker.
+        if entry.name in _OF_DAEMON or (entry.name == "oslo.messaging" and conf.transport_url):
+            for group, options in entry.load()():
+                names = known.setdefault(str(group or "DEFAULT"), set())
+                for option in options:
+                    names.add(option.dest)
+                    names |= {str(old.name).replace("-", "_") for old in option.deprecated_opts}
+    files = [Path(path) for path in conf.config_file or ()]
+    for directory in conf.config_dir or ():
+        files += sorted(Path(directory).glob("*.conf"))
+    for path in files:
+        sections: dict[str, dict[str, Any]] = {}
+        cfg.ConfigParser(str(path), sections).parse()
+        for group, given in sections.items():
+            if group not in known:
+                if near := get_close_matches(group, _OURS, 1, _NEARLY):
+                    yield f"{path}: [{group}] is no group of options: [{near[0]}]?"
+                continue
+            for name in given.keys() - known[group]:
+                near = get_close_matches(name, known[group], 1, 0.6 if group in _OURS else _NEARLY)
+                meant = f": {near[0]}?" if near else ""
+                if near or group in _OURS:
+                    yield f"{path}: [{group}] {name} is no option{meant}"
 
 
 def _check_local_ip(conf: Any) -> None:

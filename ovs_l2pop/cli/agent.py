@@ -60,6 +60,8 @@ class RunAgent(Command):
         conf = config.load(arguments)
         options = conf.ovs_l2pop
         backend = loader.load(conf)
+        for slip in config.unknown(conf):
+            LOG.warning("%s", slip)
         # --socket wins over the option: one configuration can serve two agents in a test.
         given = getattr(parsed_args, "socket", None) or self.app.options.socket
         path = Path(options.control_socket if given == CONTROL_SOCKET else given).absolute()

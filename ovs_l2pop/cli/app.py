@@ -1,7 +1,9 @@
 """The command ``ovs-l2pop`` as cliff's application."""
 
 import argparse
+import itertools
 from importlib.metadata import version
+from typing import Any, cast
 
 from cliff.app import App
 from cliff.commandmanager import CommandManager
@@ -11,6 +13,16 @@ from ovs_l2pop.paths import CONTROL_SOCKET
 
 #: Commands that the distribution l2pop-lab brings.
 LABORATORY = ("compare", "demo")
+
+
+class Commands(CommandManager):
+    """Commands by their whole names: cliff takes "cl" for "clean" as long as no other begins so."""
+
+    def find_command(self, argv: list[str]) -> tuple[Any, str, list[str]]:
+        words = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+        if not any(" ".join(words[:n]) in self.commands for n in range(1, len(words) + 1)):
+            raise ValueError(f"Unknown command {argv!r}")
+        return cast(tuple[Any, str, list[str]], super().find_command(argv))
 
 
 class Main(App):
@@ -24,14 +36,15 @@ class Main(App):
             description="L2 population for Open vSwitch: an agent, and commands to feed it, look"
             " into it, check it and mend it.",
             version=version("ovs-l2pop"),
-            command_manager=CommandManager("ovs_l2pop.commands"),
+            command_manager=Commands("ovs_l2pop.commands"),
             deferred_help=True,
         )
 
     def build_option_parser(
         self, description: str, version: str, argparse_kwargs: object = None
     ) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().build_option_parser(description, version)
+        whole = {"allow_abbrev": False}
+        parser: argparse.ArgumentParser = super().build_option_parser(description, version, whole)
         add_socket_option(parser, CONTROL_SOCKET)
         return parser
 

@@ -21,6 +21,7 @@ class Command(CliffCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.allow_abbrev = False
         add_socket_option(parser, argparse.SUPPRESS)
         return parser
 

@@ -1,22 +1,30 @@
 """``ovs-l2pop clean``: take everything of ours out of the dataplane."""
 
 import argparse
+from collections import Counter
 from contextlib import closing
 from typing import Any
 
 from ovs_l2pop.cli.base import Lister, add_config_options, config_arguments
+from ovs_l2pop.core.errors import CommandError
+
+_COLUMNS = ["place", "what", "does"]
 
 
 class Clean(Lister):
     """Remove everything of ours from the dataplane, and list it: for a host that is given up.
 
-    The agent must not be running. On a host that has gone back to Neutron's own agent, take
-    --keep-tunnels: that agent uses the tunnel ports that it found.
+    Asks before it does so, or wants --yes where there is nobody to ask. The agent must not be
+    running. On a host that has gone back to Neutron's own agent, take --keep-tunnels: that agent
+    uses the tunnel ports that it found.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         add_config_options(parser)
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument("--yes", action="store_true", help="don't ask")
+        how.add_argument("--dry-run", action="store_true", help="list it, and remove nothing")
         parser.add_argument("--keep-tunnels", action="store_true", help="leave tunnel ports alone")
         return parser
 
@@ -32,8 +40,24 @@ class Clean(Lister):
             backend.connect()
             rows = {row: backend.describe(row) for row in backend.installed()}
             gone = [row for row, text in rows.items() if text.kind not in kept]
+            if parsed_args.dry_run:
+                return ["kind", *_COLUMNS], [rows[row] for row in gone]
+            if gone and not parsed_args.yes:
+                self._ask(Counter(rows[row].kind for row in gone))
             refused = backend.write([Batch([], gone)])
         for row, reason in refused.items():
             self.app.stderr.write(f"refused: {rows[row].what}: {reason}\n")
         self.success = 1 if refused else 0
-        return ["removed", "place", "what", "does"], [rows[r] for r in gone if r not in refused]
+        return ["removed", *_COLUMNS], [rows[row] for row in gone if row not in refused]
+
+    def _ask(self, kinds: Counter[str]) -> None:
+        """:raises CommandError: unless a person says yes."""
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        if not self.app.stdin.isatty():
+            raise CommandError(f"would remove {counts}: take --yes to do so, or --dry-run to see")
+        self.app.stderr.write(
+            f"Machines here lose their way to other hosts. Remove {counts}? [y/N] "
+        )
+        self.app.stderr.flush()
+        if self.app.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise CommandError("nothing was removed")

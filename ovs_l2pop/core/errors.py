@@ -49,3 +49,7 @@ class BackendError(L2popError):
 
 class ControlError(L2popError):
     """The agent's control socket can't be reached or answered with an error."""
+
+
+class CommandError(L2popError):
+    """A command is not carried out; the text says what it wants."""

@@ -15,13 +15,14 @@ NET = Net(1, 77)
 VTEPS = {f"10.201.{number // 250}.{number % 250 + 1}": [FLOODING] for number in range(401)}
 
 
-def clean(host: Host, *args: str) -> tuple[int, list[dict[str, Any]], str]:
+def clean(host: Host, *args: str, how: str = "--yes") -> tuple[int, list[dict[str, Any]], str]:
     """Exit code, what was removed, and what stderr says."""
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "ovs_l2pop", "clean", "-f", "json", *args),
+            *(sys.executable, "-m", "ovs_l2pop", "clean", "-f", "json", *how.split(), *args),
             *("--config-file", str(host.agent_config(ovs_l2pop={"local_ip": None}))),
         ],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=30,
@@ -40,7 +41,15 @@ def test_clean(make_lab: MakeLab) -> None:
     assert "another agent programs br-tun" in errors
     assert agent.stop() == 0
 
-    before = ports(host)
+    before, installed = ports(host), flows(host, OURS)
+    code, would, errors = clean(host, how="--dry-run")
+    assert (code, errors) == (0, "")
+    assert {row["kind"] for row in would} == {"flow", "group", "tunnel"}
+    code, _, errors = clean(host, how="")  # nobody to ask
+    assert code == 1
+    assert f"{len(VTEPS)} tunnel: take --yes" in errors
+    assert (flows(host, OURS), ports(host)) == (installed, before)
+
     code, removed, errors = clean(host, "--keep-tunnels")
     assert (code, errors) == (0, "")
     assert {row["removed"] for row in removed} == {"flow", "group"}

@@ -368,7 +368,7 @@ def test_the_filter_goes(site: Site) -> None:
     assert elements(one) == before
     site.agent(one).stop()
     conf = one.directory / "agent.conf"
-    one.exec(sys.executable, "-m", "ovs_l2pop", "clean", "--config-file", str(conf))
+    one.exec(sys.executable, "-m", "ovs_l2pop", "clean", "--yes", "--config-file", str(conf))
     assert elements(one) == set()
     site.agents[one.name] = one.start_agent(config=conf)
     assert elements(one) == before

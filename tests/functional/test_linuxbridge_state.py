@@ -839,7 +839,7 @@ def test_clean_takes_everything_of_ours_away(site: Site, agent: AgentProcess, ho
     send(agent, attach(NET), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
     send(agent, attach(OTHER, "br-op"), OTHER.add({A: [[MAC2, "10.0.0.2"]]}))
     config = str(host.directory / "agent.conf")
-    command = ("python", "-m", "ovs_l2pop", "clean", "--config-file", config, "-f", "json")
+    command = ("python", "-m", "ovs_l2pop", "clean", "--yes", "--config-file", config, "-f", "json")
     busy = _in_namespace(host, command)
     assert busy[0] == 2 or busy[0] == 1
     assert "another agent programs the Linux bridges of this host" in busy[1]

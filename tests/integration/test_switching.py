@@ -71,7 +71,17 @@ def test_back_again(cloud: Cloud, network: Network, instances: list[Instance], h
     cloud.wait_consistent()
     reach_each_other([extra, *instances])
     config = node.host.agent_config(ovs_l2pop={"local_ip": None})
-    run([sys.executable, "-m", "ovs_l2pop", "clean", "--keep-tunnels", f"--config-file={config}"])
+    run(
+        [
+            sys.executable,
+            "-m",
+            "ovs_l2pop",
+            "clean",
+            "--yes",
+            "--keep-tunnels",
+            f"--config-file={config}",
+        ]
+    )
     assert ours_on(node) == []
     reach_each_other([extra, *instances])
     cloud.delete(extra)
