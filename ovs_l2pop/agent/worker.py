@@ -459,23 +459,26 @@ class Worker:
 
     def _begin_look(self) -> None:
         """Look for what somebody else changed, beside other work where the backend can."""
-        self._look_began = time.monotonic()
+        self._look_began = began = time.monotonic()
         self._disturbed = False
 
         def ready() -> None:
-            self.call(self._end_look)
+            self.call(lambda: self._end_look(began))
 
         if not self.reconciler.look(ready):
             self._mend(self.reconciler.drift())
 
-    def _end_look(self) -> None:
+    def _end_look(self, began: float) -> None:
+        """:param began: when the look did that has come to its end."""
+
         def end() -> None:
             try:
                 self._mend(self.reconciler.looked())
             except BackendError as error:
                 self._dataplane.lost(error)
 
-        if self.reconciler.looking:  # else the connection was lost meanwhile
+        # Else the connection was lost meanwhile, and all is read anew, or about to be.
+        if self.reconciler.looking and self._look_began == began and self.trouble is None:
             self._guarded(end)
 
     def _mend(self, drift: Drift) -> None:
