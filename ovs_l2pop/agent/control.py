@@ -200,6 +200,7 @@ class _Handler(socketserver.StreamRequestHandler):
     def _send(self, lines: list[bytes]) -> dict[str, Any]:
         """Hand messages over as they come; answer when all are written."""
         futures: list[Future[Outcome]] = []
+        first = 1
         size = sum(map(len, lines))
         more = True
         while more:
@@ -210,15 +211,16 @@ class _Handler(socketserver.StreamRequestHandler):
                 lines += new
                 size += sum(map(len, new))
             else:
-                futures.append(self._submit(lines))
+                futures.append(self._submit(lines, first))
+                first += len(lines)
                 lines, size = [], 0
         if lines or not futures:  # also who sends nothing learns whether the switch is in line
-            futures.append(self._submit(lines))
+            futures.append(self._submit(lines, first))
         return _summary(future.result() for future in futures)
 
-    def _submit(self, lines: list[bytes]) -> "Future[Outcome]":
+    def _submit(self, lines: list[bytes], first: int) -> "Future[Outcome]":
         worker = self.server.worker
-        return worker.submit(*read(lines, Parser(worker.local_ip)))
+        return worker.submit(*read(lines, Parser(worker.local_ip), first))
 
     _closed = False
 
@@ -228,7 +230,8 @@ class _Handler(socketserver.StreamRequestHandler):
             return bool(selector.select(timeout))
 
     def _lines(self, block: bool, limit: int = _MAX_LINE) -> list[bytes]:
-        """Whole lines that have arrived; the last may lack its end when the sender is done.
+        """Whole lines that have arrived, empty ones too; the last may lack its end when the sender
+        is done.
 
         :raises ControlError: one is longer than *limit*.
         """
@@ -246,7 +249,7 @@ class _Handler(socketserver.StreamRequestHandler):
         self._buffer[:] = b"" if self._closed else rest
         if self._closed and rest:
             lines.append(rest)
-        return [line for line in lines if line.strip()]
+        return lines
 
 
 def _summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def _tunnels(worker: Worker) -> View:
         text = worker.reconciler.describe(row)
         if text.kind == "tunnel":
             state = "installed" if row in difference.installed else "missing"
+            if worker.trouble is not None:  # what was last known of it says nothing
+                state = "unknown"
             rows.append([text.place, network_type, vtep, count, state, text.does])
     return _view(["name", "type", "vtep", "networks", "state", "attributes"], sorted(rows))
 

@@ -418,6 +418,7 @@ class Worker:
         come to life when the table or the configuration is another one."""
         count = len(refusals)
         taken = [self._apply(change, refusals) for change in told.changes]
+        refusals[count:] = [refusal._replace(line=told.number) for refusal in refusals[count:]]
         if told.line is not None and len(refusals) == count:
             return [told.line]
         return [as_line(change) for change in taken if change is not None]

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,12 +34,26 @@ def send(control_socket: str, file_name: str = "-") -> int:
 def _send(control_socket: Path, file_name: str) -> dict[str, Any]:
     request = {"command": "send"}
     if file_name == "-":
-        return ask(control_socket, request, _chunks(sys.stdin.buffer))
+        return ask(control_socket, request, _text(_chunks(sys.stdin.buffer), "stdin"))
     try:
         with open(file_name, "rb") as file:
-            return ask(control_socket, request, _chunks(file))
+            return ask(control_socket, request, _text(_chunks(file), file_name))
     except OSError as error:
         raise ControlError(f"{file_name}: {error.strerror}") from error
+
+
+def _text(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """The same, as far as it can be JSON: a NUL byte is in none.
+
+    :raises ControlError: names the line.
+    """
+    line = 1
+    for chunk in chunks:
+        if (at := chunk.find(0)) >= 0:
+            line += chunk.count(b"\n", 0, at)
+            raise ControlError(f"{name}: a NUL byte in line {line}: binary data, not JSON Lines")
+        line += chunk.count(b"\n")
+        yield chunk
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

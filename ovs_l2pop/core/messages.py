@@ -156,6 +156,8 @@ class Told(NamedTuple):
     #: The message itself, for the table's file; None where part of it was refused, or there was
     #: none.
     line: bytes | None = None
+    #: Which line of what its sender sent, from 1; 0: it came otherwise.
+    number: int = 0
 
     @property
     def size(self) -> int:
@@ -175,9 +177,12 @@ class Refusal(NamedTuple):
     where: str
     offender: str
     reason: str
+    #: The line of what its sender sent, from 1; 0: it came otherwise.
+    line: int = 0
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.offender}: {self.reason}"
+        line = f"line {self.line}: " if self.line else ""
+        return f"{line}{self.where}: {self.offender}: {self.reason}"
 
 
 class InvalidError(L2popError):
@@ -347,21 +352,29 @@ def check_vtep(vtep: object, local_ip: str) -> str:
     return _vtep(vtep, _family(local_ip))
 
 
-def read(lines: Iterable[bytes], parser: "Parser") -> tuple[list[Told], list[Refusal]]:
-    """Messages, one JSON object a line, and what was refused of them. Never raises."""
+def read(
+    lines: Iterable[bytes], parser: "Parser", first: int | None = None
+) -> tuple[list[Told], list[Refusal]]:
+    """Messages, one JSON object a line, and what was refused of them. Never raises.
+
+    :param first: number of the first line, for refusals to name theirs; None: they don't.
+    """
     told: list[Told] = []
     refusals: list[Refusal] = []
-    for line in lines:
+    for at, line in enumerate(lines):
+        if not line.strip():
+            continue
+        number = 0 if first is None else first + at
         try:
             message = json.loads(line)
         except (ValueError, RecursionError) as error:
             text = line[:60].decode(errors="backslashreplace")
-            refusals.append(Refusal(f"message ({error})", quote(text), "not JSON"))
+            refusals.append(Refusal(f"message ({error})", quote(text), "not JSON", number))
             continue
         changes, refused = parser.parse(message)
-        refusals += refused
+        refusals += (refusal._replace(line=number) for refusal in refused)
         if changes:
-            told.append(Told(changes, None if refused else line))
+            told.append(Told(changes, None if refused else line, number))
     return told, refusals
 
 

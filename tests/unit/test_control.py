@@ -161,10 +161,10 @@ def test_garbage_among_good_lines(daemon: Daemon) -> None:
 
 def test_refusals_name_offender_and_reason(daemon: Daemon) -> None:
     (text,) = daemon.send(attach(N, 5000))["refused"]
-    assert text == "attach_network: 5000: local_vlan must be in 1..4094"
+    assert text == "line 1: attach_network: 5000: local_vlan must be in 1..4094"
     daemon.backend.refused_attachment = "gre is not among tunnel_types"
     (text,) = daemon.send(attach(N))["refused"]
-    assert text == f"attach_network: network {N}: gre is not among tunnel_types"
+    assert text == f"line 1: attach_network: network {N}: gre is not among tunnel_types"
     daemon.backend.refused_attachment = None
     daemon.backend.refuses = lambda row: isinstance(row, tuple) and row[0] == "UnicastFact"
     (text,) = daemon.send(attach(N), AT_A)["refused"]
@@ -297,6 +297,20 @@ def test_show_while_the_switch_is_down(daemon: Daemon, what: str) -> None:
     daemon.backend.down = True
     daemon.send(detach(N), remove(N, A, FLOODING, [MAC1, IP1]))
     assert isinstance(daemon.show(what), list)
+
+
+def test_tunnels_are_not_said_to_be_there_while_the_switch_is_down(daemon: Daemon) -> None:
+    daemon.send(attach(N), AT_A)
+    daemon.backend.down = True
+    daemon.send(add(N, B, FLOODING))
+    assert {tunnel["state"] for tunnel in daemon.show("tunnels")} == {"unknown"}
+
+
+def test_refusals_name_the_line(daemon: Daemon) -> None:
+    daemon.backend.refused_attachment = "no gre"
+    lines = [line(AT_A), b"\n", b"garbage\n", line(attach(N))]
+    refused = ask(daemon.path, {"command": "send"}, lines)["refused"]
+    assert [text.split(":")[0] for text in refused] == ["line 3", "line 4"]
 
 
 def test_check_and_repair(daemon: Daemon) -> None:

@@ -118,3 +118,14 @@ def test_the_plain_way_imports_little() -> None:
     )
     assert "no agent answers" in done.stderr
     assert done.stdout == "set()\n"
+
+
+@BOTH
+def test_binary_data_is_not_sent(
+    before: list[str], agent: Agent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "messages"
+    file.write_bytes(b"one\ntwo\n\x7fELF\0\0\n")
+    assert main([*before, "send", str(file)]) == 1
+    assert f"{file}: a NUL byte in line 3: binary data" in capsys.readouterr().err
+    assert agent.sent == []
