@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from ovs_l2pop.agent.telling import Causes
 from ovs_l2pop.core.backoff import Backoff
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError, brief
@@ -40,7 +41,8 @@ class Dataplane:
         self._retry = Backoff(*_RETRY)
         self._refused_retry = Backoff(*_REFUSED_RETRY)
         self._retry_refused_at = 0.0
-        self._logged: set[str] = set()
+        self._causes = Causes()
+        self._refusing = False
 
     def in_line(self, now: bool = False) -> bool:
         """Whether it is; tries to get there if it is time to.
@@ -104,8 +106,12 @@ class Dataplane:
         """What it refused, as what it is told to people."""
         if refused:
             self._retry_refused_at = time.monotonic() + self._refused_retry.pause()
+            self._refusing = True
         elif not self._reconciler.refused:
             self._refused_retry.reset()
+            if self._refusing:
+                LOG.info("the dataplane refuses nothing any more")
+            self._refusing = False
         texts = ((self._reconciler.describe(row), reason) for row, reason in refused.items())
         return [
             Refusal("switch", brief(f"{text.kind} {text.place} {text.what}"), brief(reason))
@@ -113,8 +119,6 @@ class Dataplane:
         ]
 
     def log(self, refusals: list[Refusal]) -> None:
-        """Each cause once; a hostile sender must not fill the disk."""
-        for refusal in refusals:
-            if refusal.reason not in self._logged and len(self._logged) < 1000:
-                self._logged.add(refusal.reason)
-                LOG.warning("refused: %s (further ones of this cause are not logged)", refusal)
+        """Each cause once a minute; a hostile sender must not fill the disk."""
+        for line in self._causes.lines(refusals):
+            LOG.warning("%s", line)

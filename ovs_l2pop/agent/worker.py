@@ -20,6 +20,7 @@ from ovs_l2pop.agent.jobs import Call, Jobs, Messages, Outcome
 from ovs_l2pop.agent.keeping import Keeping, as_line
 from ovs_l2pop.agent.probing import Prober
 from ovs_l2pop.agent.store import Store
+from ovs_l2pop.agent.telling import changed
 from ovs_l2pop.agent.watch import Watch
 from ovs_l2pop.core.backend import Backend, Health
 from ovs_l2pop.core.difference import Row
@@ -118,6 +119,8 @@ class Worker:
         self._jobs = Jobs()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._busy_since: float | None = None
+        #: What the messages in hand changed.
+        self._taken: list[Change] = []
         #: What the last look found, where something was refused then.
         self._stuck: set[tuple[str, Row]] = set()
         #: When the last look began, and whether somebody else has changed something since.
@@ -396,6 +399,9 @@ class Worker:
             for job in batch:
                 for told in job.told:
                     kept.extend(self._apply_all(told, job.outcome.refusals))
+            for text in changed(self._taken):
+                LOG.info("%s", text)
+            self._taken.clear()
             self._hold()
             self._keep(kept)
             written.extend(self._follow())
@@ -418,6 +424,7 @@ class Worker:
         come to life when the table or the configuration is another one."""
         count = len(refusals)
         taken = [self._apply(change, refusals) for change in told.changes]
+        self._taken += (change for change in taken if change is not None)
         refusals[count:] = [refusal._replace(line=told.number) for refusal in refusals[count:]]
         if told.line is not None and len(refusals) == count:
             return [told.line]

@@ -172,6 +172,23 @@ def test_refusals_name_offender_and_reason(daemon: Daemon) -> None:
     assert text.endswith(": table full")
 
 
+def test_what_changed_and_what_recovered_is_logged(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        daemon.send(attach(N))
+        daemon.backend.refuses = lambda row: isinstance(row, tuple) and row[0] == "UnicastFact"
+        daemon.send(AT_A)
+        daemon.backend.refuses = lambda row: False
+        ask(daemon.path, {"command": "repair"})
+        daemon.send(remove(N, A, [MAC1, IP1]), detach(N))
+    texts = [record.getMessage() for record in caplog.records]
+    assert f"attached network {N}: vxlan 1001" in texts
+    assert f"detached network {N}" in texts
+    assert any(f"behind VTEPs {A}, in networks {N}" in text for text in texts)
+    assert texts[-1] == "the dataplane refuses nothing any more"
+
+
 def test_each_cause_is_logged_once(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         daemon.send(*[add(N, A, [f"bad {n}", IP1]) for n in range(100)])
