@@ -28,10 +28,13 @@ def changed(changes: Iterable[Change]) -> list[str]:
         elif isinstance(change, Detach):
             lines.append(f"detached network {change.network_id}")
         elif isinstance(change, AddEntries | RemoveEntries):
+            count = len(change.entries) + change.flooding
+            if not count:  # all of it was refused
+                continue
             if isinstance(change, AddEntries):
-                added += len(change.entries)
+                added += count
             else:
-                removed += len(change.entries)
+                removed += count
             networks.add(change.network_id)
             vteps.add(change.vtep)
     if networks:

@@ -6,7 +6,7 @@ from typing import Any
 from builders import FLOODING, IP1, MAC1, A, N, add, attach, detach, remove
 
 from ovs_l2pop.agent.telling import Causes, changed
-from ovs_l2pop.core.messages import Parser, Refusal, read
+from ovs_l2pop.core.messages import AddEntries, Parser, Refusal, read
 
 
 def _lines(*messages: Any) -> list[str]:
@@ -21,7 +21,12 @@ def test_networks_by_name_and_entries_by_number() -> None:
         f"detached network {N}",
         f"told of 1 entries and that 1 go, behind VTEPs {A}, in networks {N}",
     ]
-    assert len(_lines(add(N, A, FLOODING), add(N, A, [MAC1, IP1]))) == 1
+    (text,) = _lines(add(N, A, FLOODING), add(N, A, [MAC1, IP1]))
+    assert text.startswith("told of 2 entries and that 0 go")
+
+
+def test_a_message_that_was_refused_whole_changed_nothing() -> None:
+    assert changed([AddEntries(N, None, A, [], flooding=False)]) == []
 
 
 def test_a_cause_is_told_once_a_minute_with_a_count() -> None:
