@@ -270,7 +270,8 @@ def test_what_is_no_message_is_refused(tmp_path: Path, caplog: pytest.LogCapture
         endpoint.add_fdb_entries({}, nonsense)
     agent.call(lambda: None).result()
     agent.stop()
-    refused = {record.args[0].reason for record in caplog.records if "refused" in record.msg}  # type: ignore[index,union-attr]
+    texts = [record.getMessage() for record in caplog.records]
+    refused = {text.rsplit(": ", 1)[1] for text in texts if text.startswith("refused: ")}
     assert refused == {"not a UUID", "fdb_entries must be an object"}
 
 
