@@ -256,7 +256,11 @@ def unknown(conf: Any) -> Iterator[str]:
     for entry in entry_points(group="oslo.config.opts"):
         # The library takes a second to import, and nobody needs it without a broker.
         if entry.name in _OF_DAEMON or (entry.name == "oslo.messaging" and conf.transport_url):
-            for group, options in entry.load()():
+            try:
+                groups = entry.load()()
+            except ImportError:  # who needs it says so
+                continue
+            for group, options in groups:
                 names = known.setdefault(str(group or "DEFAULT"), set())
                 for option in options:
                     names.add(option.dest)
