@@ -106,8 +106,11 @@ class Backend(Protocol):
     def installed(self) -> set[Row]:
         """All rows of ours that the dataplane has, read back."""
 
-    def present(self, asked: Collection[Row]) -> set[Row]:
-        """What is installed in the slots of these rows, read back; or more than that."""
+    def present(self, asked: Collection[Row]) -> set[Row] | None:
+        """What is installed in the slots of these rows, which were refused, read back.
+
+        :returns: None where :meth:`installed` takes less, or more may be otherwise than written.
+        """
 
     def look(self, ready: Callable[[], None]) -> Look | None:
         """Begin to read back all rows beside other work.

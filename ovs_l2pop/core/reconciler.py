@@ -63,7 +63,8 @@ class Reconciler:
         self._spoken: set[str] = set()
         self._renumberings = 0
         self._look: Look | None = None
-        #: Rows written since a look began: it may have met them before or after.
+        #: Rows written, or found to be otherwise, since a look began: it may have met them before
+        #: that or after it.
         self._touched: set[Row] = set()
 
     def adopt(self) -> None:
@@ -130,7 +131,10 @@ class Reconciler:
         self.refused.update(refused)
         if refused:
             # A refused row may have been meant to replace another: look what is there.
-            self.difference.found(refused, self._backend.present(refused))
+            if (there := self._backend.present(refused)) is None:
+                self.difference.observed(self._backend.installed())
+            else:
+                self._found(refused, there)
         return refused
 
     def drift(self) -> Drift:
@@ -164,8 +168,13 @@ class Reconciler:
 
         What was refused is tried again with it: it may have been for lack of what is mended.
         """
-        self.difference.found(drift.missing, drift.surplus)
+        self._found(drift.missing, drift.surplus)
         self.retry_refused()
+
+    def _found(self, rows: Collection[Row], there: Collection[Row]) -> None:
+        self.difference.found(rows, there)
+        if self._look is not None:  # it may have met them as they were before that
+            self._touched.update(rows, there)
 
     def _compared(self, installed: set[Row], unknown: Collection[Row] = ()) -> Drift:
         wanted = self.difference.wanted

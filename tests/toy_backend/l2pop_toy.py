@@ -78,8 +78,8 @@ class ToyBackend:
         except OSError as error:
             raise BackendError(str(error)) from error
 
-    def present(self, asked: Collection[Row]) -> set[Row]:
-        return self.installed()
+    def present(self, asked: Collection[Row]) -> set[Row] | None:
+        return None
 
     def look(self, ready: Callable[[], None]) -> Look | None:
         return None

@@ -81,8 +81,9 @@ class FakeBackend:
         self.poll()
         return set(self.rows)
 
-    def present(self, asked: Collection[Row]) -> set[Row]:
-        return self.installed()
+    def present(self, asked: Collection[Row]) -> set[Row] | None:
+        slots = set(map(self.slot, asked))
+        return {row for row in self.rows if self.slot(row) in slots}
 
     def look(self, ready: Callable[[], None]) -> Look | None:
         if self.meets is None:

@@ -195,8 +195,8 @@ class LinuxBridgeBackend:
             found |= self._filter.rows()
         return found
 
-    def present(self, asked: Collection[Row]) -> set[Row]:
-        return self.installed()
+    def present(self, asked: Collection[Row]) -> set[Row] | None:
+        return None
 
     def look(self, ready: Callable[[], None]) -> Look | None:
         return None
