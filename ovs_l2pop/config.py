@@ -175,6 +175,13 @@ L2POP_OPTS = [
         " owner can open it.",
     ),
     cfg.StrOpt(
+        "log_format",
+        default="text",
+        choices=["text", "json"],
+        help="What the agent writes to stderr: lines for people, or objects of JSON, one a line,"
+        " with time, level, logger and message.",
+    ),
+    cfg.StrOpt(
         "state_path",
         default=STATE_PATH,
         help="Directory in which the agent keeps its forwarding table, so that after a restart"

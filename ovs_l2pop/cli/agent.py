@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovs_l2pop.cli.base import Command, add_config_options, config_arguments
 from ovs_l2pop.cli.service import ServiceManager
-from ovs_l2pop.cli.stderr import StderrHandler
+from ovs_l2pop.cli.stderr import JsonFormatter, StderrHandler
 from ovs_l2pop.paths import CONTROL_SOCKET
 
 if TYPE_CHECKING:
@@ -55,10 +55,12 @@ class RunAgent(Command):
 
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
-        _log_to_stderr(logging.DEBUG if parsed_args.debug else logging.INFO)
+        handler = _log_to_stderr(logging.DEBUG if parsed_args.debug else logging.INFO)
         arguments = config_arguments(parsed_args)
         conf = config.load(arguments)
         options = conf.ovs_l2pop
+        if options.log_format == "json":
+            handler.setFormatter(JsonFormatter())
         backend = loader.load(conf)
         for slip in config.unknown(conf):
             LOG.warning("%s", slip)
@@ -140,7 +142,7 @@ def _listener(conf: Any, arguments: list[str], worker: Any) -> Any:
     return Listener(conf, arguments, worker)
 
 
-def _log_to_stderr(level: int) -> None:
+def _log_to_stderr(level: int) -> StderrHandler:
     root = logging.getLogger()
     for handler in root.handlers:
         root.removeHandler(handler)
@@ -155,3 +157,4 @@ def _log_to_stderr(level: int) -> None:
     # They log, with a traceback, what they raise as well.
     for chatty in ("ovsdbapp", "oslo_service"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    return handler
