@@ -98,8 +98,9 @@ class RunAgent(Command):
             tried.add_done_callback(lambda _: os.write(tell, b"\0"))
             while _next(events, manager, worker, tried) not in _ENDING:  # else it was tried
                 control.start()
-                LOG.info("ready: VTEP %s, control socket %s", options.local_ip, path)
-                manager.tell("READY=1", f"STATUS=VTEP {options.local_ip}")
+                state = "ready" if worker.trouble is None else "waiting for the dataplane"
+                LOG.info("%s: VTEP %s, control socket %s", state, options.local_ip, path)
+                manager.tell("READY=1", f"STATUS={state}: VTEP {options.local_ip}")
                 if listener is not None:
                     listener.start()
             LOG.info("ending; the dataplane stays as it is")

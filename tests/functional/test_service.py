@@ -102,7 +102,7 @@ def test_an_agent_works_under_the_limits(unit: Path, lab: Lab, folder: Path) -> 
     try:
         python = limited(unit, folder, NOTIFY_SOCKET=folder / "notify", WATCHDOG_USEC=400_000)
         agents = [one.start_agent(python=python, config=config), two.start_agent()]
-        assert manager.hear() == f"READY=1\nSTATUS=VTEP {one.vtep}"
+        assert manager.hear() == f"READY=1\nSTATUS=ready: VTEP {one.vtep}"
         # Two: what the worker had begun before is not all that it ever did.
         assert [manager.hear(), manager.hear()] == ["WATCHDOG=1"] * 2
         told = status(agents[0])
