@@ -11,5 +11,6 @@
     check.py      what differs, and mending that
     clean.py      take everything of ours out of the dataplane
     pipeline.py   the tables and flow templates
+    service.py    what a service manager is told
     stderr.py     a log that never waits for its reader
 """

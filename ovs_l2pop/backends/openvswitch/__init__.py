@@ -12,6 +12,8 @@ Pure::
     plan.py           rows to add and to remove → what is written, in which order
     lingering.py      what stays a moment longer, for packets on their way
     reading.py        what a flow tells of itself, whoever wrote it
+    sizes.py          what the underlay has room for
+    icmp_errors.py    what is answered to a packet that is too large
     columns.py        what the columns of our rows in OVSDB must be
 
 What carries it out::
@@ -19,6 +21,8 @@ What carries it out::
     transport.py      bytes to and from a bridge: its management socket
     datapath.py       the same by the connection of Neutron's agent
     channel.py        OpenFlow bundles and reads
+    looking.py        flows read back beside other work
+    packetin.py       packets that are too large, from the switch and answered
     portflags.py      what OpenFlow alone knows of ports
     ovsdb.py          bridges and tunnel ports
     ovsdb_copy.py     the copy of the database that it reads
