@@ -5,7 +5,7 @@ JSON Lines over a unix stream socket that only its owner can open. The first lin
     {"command": "send"}                          then messages, one a line, until the sender
                                                  shuts its side down
     {"command": "show", "what": "networks"}      or vteps, entries, tunnels, health
-    {"command": "check"} {"command": "repair"}
+    {"command": "check"} {"command": "repair"} {"command": "dump"}
 
 The answer is one object: ``{"error": …}``, or what the command gives.
 """
@@ -189,6 +189,9 @@ class _Handler(socketserver.StreamRequestHandler):
         elif command == "show" and isinstance(what, str) and what in views.SHOW:
             view = views.SHOW[what]
             result = worker.call(lambda: view(worker)).result()
+        elif command == "dump":
+            told = worker.call(lambda: list(worker.table.messages())).result()
+            result = {"local_ip": worker.local_ip, "messages": told}
         elif command in ("check", "repair"):
             view = views.check if command == "check" else views.repair
             result = worker.call(lambda: view(worker)).result()

@@ -10,6 +10,7 @@
     show.py       what it holds
     check.py      what differs, and mending that
     clean.py      take everything of ours out of the dataplane
+    declare.py    all that it holds, as a document
     pipeline.py   the tables and flow templates
     service.py    what a service manager is told
     stderr.py     a log that never waits for its reader

@@ -19,6 +19,11 @@ def send(control_socket: str, file_name: str = "-") -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    return tell(answer)
+
+
+def tell(answer: dict[str, Any]) -> int:
+    """What became of messages, to people; the exit code."""
     for refusal in answer["refused"]:
         sys.stderr.write(f"refused: {refusal}\n")
     if (more := answer["refused_count"] - len(answer["refused"])) > 0:
