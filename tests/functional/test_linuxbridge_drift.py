@@ -108,7 +108,7 @@ def test_what_is_no_damage(agent: AgentProcess, host: Host) -> None:
     host.exec("bridge", "fdb", "add", "02:00:00:00:00:05", "dev", TUNNEL, "dst", B, "dynamic")
     host.exec("ip", "link", "add", "other", "type", "bridge")
     time.sleep(3.5)
-    assert agent.log() == logged
+    assert "WARNING" not in agent.log().removeprefix(logged)
     assert kernel_time(agent) - reads < 30
 
 
