@@ -1,0 +1,369 @@
+"""Looks: at what the agent knows, at the switch or the kernel, and at the underlay.
+
+What can't be looked at is noted and the rest is looked at all the same: a doctor is called when
+things don't answer.
+"""
+
+import json
+import os
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ovs_l2pop.agent.client import ask
+from ovs_l2pop.core.errors import L2popError
+from ovs_l2pop.doctor import probes
+from ovs_l2pop.doctor.evidence import Announced, Claim, Evidence, Flow, Network, Port, Way
+from ovs_l2pop.doctor.findings import VXLAN_PORTS, needed_mtu
+from ovs_l2pop.doctor.tools import PATIENCE, UnseenError, listed, run
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+#: VTEPs that are asked at the most, and how many at a time.
+MOST_VTEPS, _AT_A_TIME = 64, 16
+#: Cookies of flows of ours begin so (backends/openvswitch/pipeline.py).
+_OUR_COOKIES = "0x6c32706f7"
+_FLOODING_MAC = "00:00:00:00:00:00"
+_FLOW = re.compile(
+    r"cookie=(?P<cookie>\w+).*? table=(?P<table>[^,]+), n_packets=(?P<packets>\d+).*?,"
+    r" (?P<match>(?:\S+ ?)*?)actions=(?P<actions>.*)"
+)
+#: What ovs-ofctl writes among the fields of a match and is none.
+_OF_FLOW = {
+    *("n_bytes", "idle_timeout", "hard_timeout", "idle_age", "hard_age", "importance"),
+    *("send_flow_rem", "check_overlap", "reset_counts", "no_packet_counts", "no_byte_counts"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where things are on this host, as configured."""
+
+    backend: str
+    local_ip: str | None
+    udp_port: int
+    control_socket: Path
+    integration_bridge: str = "br-int"
+    tunnel_bridge: str = "br-tun"
+    rundir: str = ""
+    ovsdb: str = ""
+
+
+@dataclass(slots=True)
+class _Looker:
+    where: Where
+    unseen: list[tuple[str, str]] = field(default_factory=list)
+
+    def look(self, what: str, how: Callable[[], T], otherwise: U) -> T | U:
+        """What *how* sees, or *otherwise*, and a note why."""
+        try:
+            return how()
+        except L2popError as error:
+            self.unseen.append((what, str(error)))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            self.unseen.append((what, f"an answer in another form: {error!r}"))
+        return otherwise
+
+
+def gather(where: Where) -> Evidence:
+    """Look at everything; takes some seconds."""
+    looker = _Looker(where)
+    look = looker.look
+    health = look("agent", lambda: _health(where), ())
+    asked = not looker.unseen and not any(why.startswith("no answer for") for _, why in health)
+    told: dict[str, Any] = {}
+    if asked:
+        told = look("table", lambda: _ask(where, command="dump"), told)
+    elif not looker.unseen:
+        looker.unseen.append(("table", "the agent waits for the dataplane"))
+    networks = look("table", lambda: _networks(where, told.get("messages") or ()), ())
+    trouble = any(what == "dataplane" for what, _ in health)
+    claims = look("entries", lambda: _claims(where), ()) if asked else ()
+    drift = look("rows", lambda: _drift(where), ()) if asked and not trouble else ()
+    links = look("devices", lambda: listed("ip", "-j", "-d", "link", "show"), [])
+    addresses = look("addresses", _addresses, {})
+    if where.backend == "openvswitch":
+        ports = look("ports", lambda: _switch_ports(where), ())
+        flows = look("flows", lambda: _foreign_flows(where), ())
+    else:
+        ports, flows = look("ports", lambda: _bridge_ports(links), ()), ()
+    seen = Evidence(
+        where.backend,
+        where.local_ip or told.get("local_ip"),
+        where.udp_port,
+        addresses=addresses,
+        troubles=health,
+        drift=drift,
+        networks=networks,
+        claims=claims,
+        ports=ports,
+        flows=flows,
+    )
+    rivals = look("local_ip elsewhere", lambda: _rivals(seen, links), ())
+    ways = look("underlay", lambda: _ways(seen, looker), ())
+    return replace(seen, rivals=rivals, ways=ways, unseen=tuple(looker.unseen))
+
+
+# -- the agent -----------------------------------------------------------------------------------
+
+
+def _ask(where: Where, **request: Any) -> dict[str, Any]:
+    """The agent's answer. It may wait for a dataplane that hangs, and we don't wait with it."""
+    answer: list[dict[str, Any] | L2popError] = []
+
+    def wait() -> None:
+        try:
+            answer.append(ask(where.control_socket, request))
+        except L2popError as error:
+            answer.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if not answer:
+        raise UnseenError(f"the agent gave no answer in {PATIENCE:g} s")
+    if isinstance(answer[0], L2popError):
+        raise answer[0]
+    return answer[0]
+
+
+def _health(where: Where) -> tuple[tuple[str, str], ...]:
+    rows = _ask(where, command="show", what="health")["rows"]
+    return tuple((what, detail) for what, state, detail in rows if state != "ok")
+
+
+def _claims(where: Where) -> tuple[Claim, ...]:
+    return tuple(Claim(*row) for row in _ask(where, command="show", what="entries")["rows"])
+
+
+def _drift(where: Where) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(row) for row in _ask(where, command="check")["rows"])
+
+
+def _networks(where: Where, messages: Iterable[Mapping[str, Any]]) -> tuple[Network, ...]:
+    """Those that are attached, from messages that build the agent's table."""
+    attached: dict[str, Mapping[str, Any]] = {}
+    vteps: dict[str, dict[str, Announced]] = defaultdict(dict)
+    for message in messages:
+        if message.get("method") == "attach_network":
+            attached[message["network_id"]] = message
+        for network_id, body in (message.get("fdb_entries") or {}).items():
+            if message.get("method") != "add_fdb_entries":
+                continue
+            segment = (body["network_type"], body["segment_id"])
+            for vtep, pairs in body["ports"].items():
+                if vtep == where.local_ip:
+                    continue
+                macs = [pair[0] if isinstance(pair, list) else pair["mac"] for pair in pairs]
+                floods = sum(mac == _FLOODING_MAC for mac in macs)
+                old = vteps[network_id].get(vtep, Announced(None, False, 0))
+                vteps[network_id][vtep] = Announced(
+                    segment, old.floods or floods > 0, old.entries + len(macs) - floods
+                )
+    return tuple(
+        Network(
+            network_id,
+            (message["network_type"], message["segment_id"]),
+            message.get("local_vlan") if where.backend == "openvswitch" else None,
+            where.integration_bridge
+            if where.backend == "openvswitch"
+            else message.get("bridge") or f"brq{network_id[:11]}",
+            vteps[network_id],
+        )
+        for network_id, message in attached.items()
+    )
+
+
+# -- the switch ----------------------------------------------------------------------------------
+
+
+def _switch_ports(where: Where) -> tuple[Port, ...]:
+    """Ports of both bridges, read from Open vSwitch's database."""
+
+    def table(name: str, *columns: str) -> list[dict[str, Any]]:
+        text = run(
+            *("ovs-vsctl", f"--db={where.ovsdb}", "--timeout=3", "--format=json"),
+            *(f"--columns={','.join(columns)}", "list", name),
+        )
+        found = json.loads(text)
+        return [dict(zip(found["headings"], row, strict=True)) for row in found["data"]]
+
+    of_port = {
+        uuid: bridge["name"]
+        for bridge in table("Bridge", "name", "ports")
+        for uuid in _set(bridge["ports"])
+    }
+    columns = ("_uuid", "name", "type", "mtu", "error", "admin_state", "external_ids")
+    interfaces = {row["_uuid"][1]: row for row in table("Interface", *columns)}
+    found = []
+    for port in table("Port", "_uuid", "name", "tag", "trunks", "vlan_mode", "interfaces"):
+        bridge = of_port.get(port["_uuid"][1], "")
+        if bridge not in (where.integration_bridge, where.tunnel_bridge) or port["name"] == bridge:
+            continue
+        for uuid in _set(port["interfaces"]):
+            interface = interfaces[uuid]
+            kind = interface["type"]
+            ids = dict(interface["external_ids"][1])
+            wrong = [f"Open vSwitch can't use it: {error}" for error in _set(interface["error"])]
+            if _set(interface["admin_state"]) == ["down"] and bridge == where.integration_bridge:
+                wrong.append("it is down")
+            found.append(
+                Port(
+                    interface["name"],
+                    bridge,
+                    next(iter(_set(port["tag"])), None),
+                    # A port without a tag carries all VLANs; ours to br-tun is one.
+                    trunk=kind != "patch"
+                    and bridge == where.integration_bridge
+                    and (not _set(port["tag"]) or bool(_set(port["trunks"]))),
+                    kind="" if kind in ("", "internal", "system", "dpdkvhostuserclient") else kind,
+                    mtu=next(iter(_set(interface["mtu"])), None),
+                    mac=ids.get("attached-mac"),
+                    wrong=tuple(wrong),
+                )
+            )
+    return tuple(found)
+
+
+def _set(value: Any) -> list[Any]:
+    """A set as OVSDB writes it (RFC 7047 §5.1): one value stands alone; names of rows bare."""
+    values = value[1] if isinstance(value, list) and value[0] == "set" else [value]
+    return [v[1] if isinstance(v, list) and v[0] == "uuid" else v for v in values]
+
+
+def _foreign_flows(where: Where) -> tuple[Flow, ...]:
+    found = []
+    for bridge in (where.integration_bridge, where.tunnel_bridge):
+        target = f"unix:{where.rundir}/{bridge}.mgmt"
+        text = run("ovs-ofctl", "-O", "OpenFlow14", "--names", "dump-flows", target)
+        for line in text.splitlines():
+            flow = _FLOW.search(line)
+            if flow is None or flow["cookie"].startswith(_OUR_COOKIES):
+                continue
+            words = (word.strip() for word in flow["match"].split(","))
+            fields = [w for w in words if w and w.partition("=")[0] not in _OF_FLOW]
+            priority = next((int(f[9:]) for f in fields if f.startswith("priority=")), 32768)
+            match = ",".join(f for f in fields if not f.startswith("priority="))
+            if not priority and not match:  # what a bridge does by itself
+                continue
+            found.append(
+                Flow(
+                    bridge,
+                    flow["cookie"],
+                    flow["table"],
+                    priority,
+                    match,
+                    flow["actions"],
+                    int(flow["packets"]),
+                )
+            )
+    return tuple(found)
+
+
+# -- the kernel ----------------------------------------------------------------------------------
+
+
+def _addresses() -> dict[str, str]:
+    return {
+        info["local"]: device["ifname"]
+        for device in listed("ip", "-j", "address", "show")
+        for info in device.get("addr_info", ())
+        if "local" in info
+    }
+
+
+def _bridge_ports(links: Iterable[Mapping[str, Any]]) -> tuple[Port, ...]:
+    found = []
+    for link in links:
+        info = link.get("linkinfo") or {}
+        kind, data = info.get("info_kind", ""), info.get("info_slave_data") or {}
+        if info.get("info_slave_kind") != "bridge":
+            continue
+        wrong = []
+        if "UP" not in link["flags"]:
+            wrong.append("it is down")
+        elif (state := data.get("state", "forwarding")) not in ("forwarding", "disabled"):
+            wrong.append(f"its bridge has it in the state {state}")
+        if kind != "vxlan":  # of that the agent says so itself
+            wrong += [flag for flag in ("isolated", "locked") if data.get(flag)]
+        vxlan = kind == "vxlan"
+        found.append(
+            Port(
+                link["ifname"],
+                link["master"],
+                kind="vxlan" if vxlan else "",
+                mtu=link.get("mtu"),
+                wrong=() if vxlan else tuple(wrong),
+            )
+        )
+    return tuple(found)
+
+
+# -- the underlay --------------------------------------------------------------------------------
+
+
+def _rivals(seen: Evidence, links: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    if seen.local_ip is None or ":" in seen.local_ip:
+        return ()
+    device = seen.addresses.get(seen.local_ip)
+    link = next((one for one in links if one["ifname"] == device), None)
+    if device is None or link is None or "LOOPBACK" in link["flags"] or "NOARP" in link["flags"]:
+        return ()
+    return probes.rivals(device, link["address"], seen.local_ip)
+
+
+def _ways(seen: Evidence, looker: _Looker) -> tuple[Way, ...]:
+    if seen.local_ip is None or seen.local_ip not in seen.addresses:
+        return ()
+    needs: dict[str, int] = defaultdict(int)
+    listens: set[str] = set()  # who floods in a network of VXLAN has a tunnel there
+    for network in seen.networks:
+        for vtep, told in network.vteps.items():
+            needs[vtep] = max(needs[vtep], needed_mtu(seen, network))
+            if told.floods and network.segment[0] == "vxlan":
+                listens.add(vtep)
+    vteps = sorted(needs)
+    if len(vteps) > MOST_VTEPS:
+        looker.unseen.append(("underlay", f"{MOST_VTEPS} of {len(vteps)} VTEPs were asked"))
+
+    def way(vtep: str) -> Way | None:
+        return looker.look(
+            f"way to {vtep}",
+            lambda: _way(seen, str(seen.local_ip), vtep, needs[vtep], vtep in listens),
+            None,
+        )
+
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        return tuple(found for found in pool.map(way, vteps[:MOST_VTEPS]) if found)
+
+
+def _way(seen: Evidence, local: str, vtep: str, need: int, listens: bool) -> Way:
+    try:
+        route = listed("ip", "-j", "route", "get", vtep, "from", local)[0]
+    except UnseenError as error:
+        if "RTNETLINK" not in str(error):
+            raise
+        return Way(vtep, None, why=str(error))
+    device = route["dev"]
+    mtu = listed("ip", "-j", "link", "show", "dev", device)[0]["mtu"]
+    for metric in route.get("metrics", ()):
+        mtu = min(mtu, metric.get("mtu", mtu))
+    answers = probes.pings(local, vtep)
+    fits = probes.pings(local, vtep, need) if answers and 0 < need <= mtu else None
+    ports = (seen.udp_port, *(port for port in VXLAN_PORTS if port != seen.udp_port))
+    refused = probes.refuses(local, vtep, ports) if listens else ()
+    hop = route.get("gateway", vtep)
+    known = listed("ip", "-j", "neighbour", "show", "to", hop, "dev", device)
+    states = [state for entry in known for state in entry.get("state", ())]
+    return Way(vtep, device, mtu, "", states[0] if states else "", answers, fits, need, refused)
+
+
+def may_look() -> str | None:
+    """Why not everything can be seen by this user, or None."""
+    return None if os.geteuid() == 0 else "not everything can be seen without root's rights"
