@@ -67,7 +67,7 @@ def _pair(make_lab: Callable[..., Lab], backend: str) -> Iterator[Pair]:
             for at, host in enumerate(lab.hosts)
         )
         site.populate(NET, [one, two])
-    assert one.ping(IPS[1]).lost == 0
+    wait_until(lambda: one.ping(IPS[1]).lost == 0, "the machines reach each other")
     yield Pair(site, backend, (one, two))
     for agent in site.agents.values():
         assert "Traceback" not in agent.log()
