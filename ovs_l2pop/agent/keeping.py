@@ -89,11 +89,9 @@ class Keeping:
     def rewrite(self) -> None:
         """Write the file anew, as short as it can be."""
         try:
-            self._store.rewrite(self._messages(self._table))
+            self._rewrite()
         except OSError as error:
             LOG.error("the table's file could not be written anew: %s", error)
-        else:
-            self._note()
 
     def renew(self) -> None:
         """The same without waiting for it, where the file is much longer than that: begin or end
@@ -115,8 +113,7 @@ class Keeping:
                 self._store.append(lines)
             else:
                 LOG.warning("the table's file is not as it was left, and is written anew")
-                self._store.rewrite(self._messages(self._table))
-                self._note()
+                self._rewrite()
         except OSError as error:
             unkept = f"not kept on disk: {error}"
             if self.unkept != unkept:
@@ -156,6 +153,11 @@ class Keeping:
                 flooding=change.flooding and not done.flooding,
             )
         self._parked.append(to_message(change))
+
+    def _rewrite(self) -> None:
+        """:raises OSError: it could not be."""
+        self._store.rewrite(self._messages(self._table))
+        self._note()
 
     def _messages(self, table: ForwardingTable) -> Iterator[Message]:
         """What the file is to hold."""

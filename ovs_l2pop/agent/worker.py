@@ -119,8 +119,6 @@ class Worker:
         self._jobs = Jobs()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._busy_since: float | None = None
-        #: What the messages in hand changed.
-        self._taken: list[Change] = []
         #: What the last look found, where something was refused then.
         self._stuck: set[tuple[str, Row]] = set()
         #: When the last look began, and whether somebody else has changed something since.
@@ -393,15 +391,15 @@ class Worker:
     def _take_in(self, batch: list[Messages]) -> None:
         written: list[Refusal] = []
         kept: list[bytes] = []
+        taken: list[Change] = []
 
         def take_in() -> None:
             self._find_addresses()  # one that was given to this host just now may be among them
             for job in batch:
                 for told in job.told:
-                    kept.extend(self._apply_all(told, job.outcome.refusals))
-            for text in changed(self._taken):
+                    kept.extend(self._apply_all(told, job.outcome.refusals, taken))
+            for text in changed(taken):
                 LOG.info("%s", text)
-            self._taken.clear()
             self._hold()
             self._keep(kept)
             written.extend(self._follow())
@@ -419,16 +417,19 @@ class Worker:
             self._dataplane.log(job.outcome.refusals)
             job.future.set_result(job.outcome)
 
-    def _apply_all(self, told: Told, refusals: list[Refusal]) -> list[bytes]:
+    def _apply_all(self, told: Told, refusals: list[Refusal], taken: list[Change]) -> list[bytes]:
         """Take one message in; the lines to keep of it. What is refused is not kept: it must not
-        come to life when the table or the configuration is another one."""
-        count = len(refusals)
-        taken = [self._apply(change, refusals) for change in told.changes]
-        self._taken += (change for change in taken if change is not None)
+        come to life when the table or the configuration is another one.
+
+        :param taken: gets what was applied.
+        """
+        count, before = len(refusals), len(taken)
+        done = (self._apply(change, refusals) for change in told.changes)
+        taken += (change for change in done if change is not None)
         refusals[count:] = [refusal._replace(line=told.number) for refusal in refusals[count:]]
         if told.line is not None and len(refusals) == count:
             return [told.line]
-        return [as_line(change) for change in taken if change is not None]
+        return [as_line(change) for change in taken[before:]]
 
     def _apply(self, change: Change, refusals: list[Refusal]) -> Change | None:
         """Apply what of a change can be; that."""

@@ -4,6 +4,8 @@
 
     messages.py     what arrives, validated and turned into changes
     wire.py         messages, written
+    declared.py     all that a table is to hold, as a document
+    encapsulation.py  what a tunnel adds to a packet
     table.py        claims of who is where, conflicts resolved into facts
     revisions.py    which of two claims is newer
     flaps.py        who is claimed from two places again and again

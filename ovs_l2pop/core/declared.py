@@ -36,7 +36,7 @@ _NETWORK = frozenset({"network_id", "network_type", "segment_id", "attach", "por
 
 
 @dataclass(slots=True)
-class _Port:
+class Port:
     """What one VTEP announces in one network."""
 
     segment: Segment | None = None
@@ -45,9 +45,11 @@ class _Port:
 
 
 @dataclass(slots=True)
-class _State:
+class State:
+    """All of it; of ports by network and VTEP those that announce something."""
+
     attachments: dict[str, Attachment] = field(default_factory=dict)
-    ports: dict[tuple[str, str], _Port] = field(default_factory=dict)
+    ports: dict[tuple[str, str], Port] = field(default_factory=dict)
 
 
 def messages(document: object) -> Iterator[Message]:
@@ -82,7 +84,7 @@ def messages(document: object) -> Iterator[Message]:
 
 def document(told: Iterable[Message]) -> dict[str, Any]:
     """The document of the table that these messages build."""
-    state = _built(told, Parser())
+    state = built(told)
     networks: dict[tuple[str, Segment | None, str], dict[str, Any]] = {}
 
     def of(network_id: str, segment: Segment | None, vtep: str = "") -> dict[str, Any]:
@@ -117,13 +119,13 @@ def difference(
     :param local_ip: what *after* may hold depends on its family; None: that isn't known.
     :raises CommandError: names what of *after* can't be.
     """
-    is_, to_be = _built(before, Parser()), _built(after, Parser(local_ip), strict=True)
+    is_, to_be = built(before), built(after, Parser(local_ip), strict=True)
     found: list[Message] = [
         wire.to_message(Detach(network_id))
         for network_id in is_.attachments
         if network_id not in to_be.attachments
     ]
-    nothing = _Port()
+    nothing = Port()
     for (network_id, vtep), port in is_.ports.items():
         then = to_be.ports.get((network_id, vtep), nothing)
         gone = [[e.mac, e.ip] for e in port.entries if e not in then.entries]
@@ -149,8 +151,13 @@ def difference(
     return found
 
 
-def _built(told: Iterable[Message], parser: Parser, *, strict: bool = False) -> _State:
-    state = _State()
+def built(told: Iterable[Message], parser: Parser | None = None, *, strict: bool = False) -> State:
+    """What messages have told in the end.
+
+    :raises CommandError: names what is refused, where *strict*; else that is left out.
+    """
+    parser = parser or Parser()
+    state = State()
     for message in told:
         changes, refusals = parser.parse(message)
         if strict and refusals:
@@ -162,7 +169,7 @@ def _built(told: Iterable[Message], parser: Parser, *, strict: bool = False) -> 
                 case Detach():
                     state.attachments.pop(change.network_id, None)
                 case AddEntries():
-                    port = state.ports.setdefault((change.network_id, change.vtep), _Port())
+                    port = state.ports.setdefault((change.network_id, change.vtep), Port())
                     port.segment = change.segment or port.segment
                     port.flooding = port.flooding or change.flooding
                     for entry in change.entries:
@@ -170,7 +177,7 @@ def _built(told: Iterable[Message], parser: Parser, *, strict: bool = False) -> 
                         if change.properties and entry[:2] in change.properties:
                             port.entries[entry] = change.properties[entry[:2]]
                 case _:
-                    port = state.ports.setdefault((change.network_id, change.vtep), _Port())
+                    port = state.ports.setdefault((change.network_id, change.vtep), Port())
                     port.flooding = port.flooding and not change.flooding
                     for entry in change.entries:
                         port.entries.pop(entry, None)

@@ -8,13 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from ovs_l2pop.core.encapsulation import headers
 from ovs_l2pop.doctor.evidence import Claim, Evidence, Network, Way
 
 #: Findings of one kind that are listed; a last one says how many there are besides.
 MOST = 20
-#: What tunnels add to a packet, its inner Ethernet header included: over IPv4 and IPv6
-#: (RFC 7348 §5, RFC 8926 §3, RFC 2890 §2).
-OVERHEAD = {"vxlan": (50, 70), "geneve": (50, 70), "gre": (42, 62)}
 #: UDP ports that VXLAN is found on: IANA's, and what Linux takes by default.
 VXLAN_PORTS = (4789, 8472)
 #: Neutron's tag for ports that are not wired (yet).
@@ -35,12 +33,19 @@ def find(seen: Evidence) -> list[Finding]:
     return [finding for rule in _RULES for finding in _bounded(list(rule(seen)))]
 
 
-def needed_mtu(seen: Evidence, network: Network) -> int:
-    """The bytes that the underlay has to take for the largest packet of a network's machines here;
-    0: none is here."""
-    sizes = [p.mtu for p in seen.ports if _of(network, p.bridge, p.tag) and p.mtu and not p.kind]
-    over = OVERHEAD[network.segment[0]][":" in (seen.local_ip or "")]
-    return max(sizes) + over if sizes else 0
+def needed_mtus(seen: Evidence) -> dict[str, int]:
+    """The bytes that the underlay has to take on the way to each VTEP, for the largest packets of
+    machines here; 0: none of them sends there."""
+    needs: dict[str, int] = defaultdict(int)
+    for network in seen.networks:
+        sizes = [
+            p.mtu for p in seen.ports if _of(network, p.bridge, p.tag) and p.mtu and not p.kind
+        ]
+        over = headers(network.segment[0], 6 if ":" in (seen.local_ip or "") else 4)
+        need = max(sizes) + over if sizes else 0
+        for vtep in network.vteps:
+            needs[vtep] = max(needs[vtep], need)
+    return needs
 
 
 def _of(network: Network, bridge: str, tag: int | None) -> bool:
@@ -244,10 +249,7 @@ def _foreign_flows(seen: Evidence) -> Iterator[Finding]:
 
 
 def _underlay(seen: Evidence) -> Iterator[Finding]:
-    needs: dict[str, int] = defaultdict(int)
-    for network in seen.networks:
-        for vtep in network.vteps:
-            needs[vtep] = max(needs[vtep], needed_mtu(seen, network))
+    needs = needed_mtus(seen)
     for way in seen.ways:
         found = _way(seen, way, needs[way.vtep])
         if found is not None:

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ovs_l2pop.agent.client import ask
+from ovs_l2pop.backends.linuxbridge.rows import bridge_names
+from ovs_l2pop.core.declared import built
 from ovs_l2pop.core.errors import L2popError
+from ovs_l2pop.core.wire import Message
 from ovs_l2pop.doctor import probes
 from ovs_l2pop.doctor.evidence import Announced, Claim, Evidence, Flow, Network, Port, Way
-from ovs_l2pop.doctor.findings import VXLAN_PORTS, needed_mtu
+from ovs_l2pop.doctor.findings import VXLAN_PORTS, needed_mtus
 from ovs_l2pop.doctor.tools import PATIENCE, UnseenError, listed, run
 
 T = TypeVar("T")
@@ -29,7 +32,6 @@ U = TypeVar("U")
 MOST_VTEPS, _AT_A_TIME = 64, 16
 #: Cookies of flows of ours begin so (backends/openvswitch/pipeline.py).
 _OUR_COOKIES = "0x6c32706f7"
-_FLOODING_MAC = "00:00:00:00:00:00"
 _FLOW = re.compile(
     r"cookie=(?P<cookie>\w+).*? table=(?P<table>[^,]+), n_packets=(?P<packets>\d+).*?,"
     r" (?P<match>(?:\S+ ?)*?)actions=(?P<actions>.*)"
@@ -146,37 +148,26 @@ def _drift(where: Where) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row) for row in _ask(where, command="check")["rows"])
 
 
-def _networks(where: Where, messages: Iterable[Mapping[str, Any]]) -> tuple[Network, ...]:
+def _networks(where: Where, messages: Iterable[Message]) -> tuple[Network, ...]:
     """Those that are attached, from messages that build the agent's table."""
-    attached: dict[str, Mapping[str, Any]] = {}
+    state = built(messages)
     vteps: dict[str, dict[str, Announced]] = defaultdict(dict)
-    for message in messages:
-        if message.get("method") == "attach_network":
-            attached[message["network_id"]] = message
-        for network_id, body in (message.get("fdb_entries") or {}).items():
-            if message.get("method") != "add_fdb_entries":
-                continue
-            segment = (body["network_type"], body["segment_id"])
-            for vtep, pairs in body["ports"].items():
-                if vtep == where.local_ip:
-                    continue
-                macs = [pair[0] if isinstance(pair, list) else pair["mac"] for pair in pairs]
-                floods = sum(mac == _FLOODING_MAC for mac in macs)
-                old = vteps[network_id].get(vtep, Announced(None, False, 0))
-                vteps[network_id][vtep] = Announced(
-                    segment, old.floods or floods > 0, old.entries + len(macs) - floods
-                )
+    for (network_id, vtep), port in state.ports.items():
+        if vtep != where.local_ip and port.segment is not None:
+            told = Announced(port.segment, port.flooding, len(port.entries))
+            vteps[network_id][vtep] = told
+    switch = where.backend == "openvswitch"
     return tuple(
         Network(
             network_id,
-            (message["network_type"], message["segment_id"]),
-            message.get("local_vlan") if where.backend == "openvswitch" else None,
+            attachment.segment,
+            attachment.local_vlan if switch else None,
             where.integration_bridge
-            if where.backend == "openvswitch"
-            else message.get("bridge") or f"brq{network_id[:11]}",
+            if switch
+            else attachment.bridge or bridge_names(network_id)[0],
             vteps[network_id],
         )
-        for network_id, message in attached.items()
+        for network_id, attachment in state.attachments.items()
     )
 
 
@@ -321,13 +312,14 @@ def _rivals(seen: Evidence, links: Iterable[Mapping[str, Any]]) -> tuple[str, ..
 def _ways(seen: Evidence, looker: _Looker) -> tuple[Way, ...]:
     if seen.local_ip is None or seen.local_ip not in seen.addresses:
         return ()
-    needs: dict[str, int] = defaultdict(int)
-    listens: set[str] = set()  # who floods in a network of VXLAN has a tunnel there
-    for network in seen.networks:
-        for vtep, told in network.vteps.items():
-            needs[vtep] = max(needs[vtep], needed_mtu(seen, network))
-            if told.floods and network.segment[0] == "vxlan":
-                listens.add(vtep)
+    needs = needed_mtus(seen)
+    # Who floods in a network of VXLAN has a tunnel there.
+    listens = {
+        vtep
+        for network in seen.networks
+        for vtep, told in network.vteps.items()
+        if told.floods and network.segment[0] == "vxlan"
+    }
     vteps = sorted(needs)
     if len(vteps) > MOST_VTEPS:
         looker.unseen.append(("underlay", f"{MOST_VTEPS} of {len(vteps)} VTEPs were asked"))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from oslo_config import cfg
 
+from ovs_l2pop.core.encapsulation import headers
 from ovs_l2pop.core.errors import ConfigError
 from ovs_l2pop.core.messages import MAX_SEGMENT_ID
 
@@ -141,8 +142,8 @@ class LinuxBridgeSettings:
 
     @property
     def overhead(self) -> int:
-        """Bytes of outer headers: Ethernet 14, IPv4 20 or IPv6 40, UDP 8, VXLAN 8 (RFC 7348)."""
-        return 70 if self.local_ip is not None and ":" in self.local_ip else 50
+        """Bytes that a tunnel adds to a packet."""
+        return headers("vxlan", 6 if self.local_ip is not None and ":" in self.local_ip else 4)
 
 
 def _tos(text: str) -> int:

@@ -122,9 +122,10 @@ class OpenvswitchBackend:
                 self._transport().close()
         self._ovsdb.prepare(None if self._settings.shared else self._settings.bridges)
         self._channel = Channel(self._transport())
-        self._offloads, self._sizes = self._ovsdb.offloads(), self._measured()
-        self._has_meters = self._channel.most_meters() > 0
-        self._renderer = self._make_renderer()
+        found = self._ovsdb.offloads(), self._measured(), self._channel.most_meters() > 0
+        if (self._offloads, self._sizes, self._has_meters) != found:
+            self._offloads, self._sizes, self._has_meters = found
+            self._renderer = self._make_renderer()
         self._read_numbers()
         self._open_answers()
         self._open_flag_channels()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
-from ovs_l2pop.backends.openvswitch.rows import METER_MOD
+from ovs_l2pop.backends.openvswitch.rows import EMPTY_MATCH, METER_MOD
 from ovs_l2pop.backends.openvswitch.transport import HEADER, Received, Transport
 from ovs_l2pop.core.errors import BackendError
 
@@ -45,7 +45,6 @@ _ALL_METERS = 0xFFFFFFFF
 _MORE = 1  # OFPMPF_REPLY_MORE
 
 ALL_TABLES = 0xFF  # OFPTT_ALL
-_EMPTY_MATCH = bytes.fromhex("0001000400000000")
 
 Message = tuple[int, bytes]  #: (type, body)
 
@@ -171,7 +170,7 @@ class Channel:
         return self._transport.pushes
 
     def flows(
-        self, cookie: int, table: int = ALL_TABLES, match: bytes = _EMPTY_MATCH
+        self, cookie: int, table: int = ALL_TABLES, match: bytes = EMPTY_MATCH
     ) -> Iterator[bytes]:
         """Bodies of flow statistics replies: all flows of a cookie, in all tables or in one, that
         match all this and maybe more."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from ovs_l2pop.backends.openvswitch import columns, ovsdb_copy
 from ovs_l2pop.backends.openvswitch.ovsdb_commands import Prepare, WriteTunnels
-from ovs_l2pop.backends.openvswitch.ovsdb_copy import COLUMNS, OWNER_KEY, Copy, Port
+from ovs_l2pop.backends.openvswitch.ovsdb_copy import COLUMNS, OWNER_KEY, Copy, Interface, Port
 from ovs_l2pop.backends.openvswitch.ovsdb_library import (
     Poller,
     Stream,
@@ -118,12 +118,7 @@ class Ovsdb:
             cut = self._api._ovs.other_config.get("userspace-tso-enable", "").lower() == "true"
             if bridge is None or ovsdb_copy.datapath_type(bridge) != "netdev" or cut:
                 return 0
-            machines = (
-                interface.mtu
-                for port in self._copy.ports(bridge)
-                for interface in self._copy.interfaces(port)
-                if interface.name != bridges.integration
-            )
+            machines = (i.mtu for i in self._interfaces(bridge) if i.name != bridges.integration)
             return max(machines, default=0)
 
     def underlay_mtu(self, device: str) -> int | None:
@@ -133,23 +128,14 @@ class Ovsdb:
             bridge = self._copy.named("Bridge", device)
             if bridge is None:
                 return None
-            mtus = (
-                interface.mtu
-                for port in self._copy.ports(bridge)
-                for interface in self._copy.interfaces(port)
-                if interface.type != "internal" and interface.mtu
-            )
-            return min(mtus, default=None)
+            others = (i for i in self._interfaces(bridge) if i.type != "internal")
+            return min((i.mtu for i in others if i.mtu), default=None)
 
     def ofports(self, bridge: str) -> Mapping[str, int]:
         """Port name → OpenFlow port number of every port on the bridge that has one."""
         with self._connection.lock:
-            return {
-                interface.name: interface.ofport
-                for port in self._copy.ports(self._bridge(bridge))
-                for interface in self._copy.interfaces(port)
-                if interface.ofport
-            }
+            interfaces = self._interfaces(self._bridge(bridge))
+            return {one.name: one.ofport for one in interfaces if one.ofport}
 
     def numbers(self, rows: Iterable[TunnelPort]) -> dict[str, int]:
         """The same of these ports."""
@@ -282,6 +268,10 @@ class Ovsdb:
                 where = ovsdb_copy.in_use(self._copy, interface.name)
                 return f"port {interface.name}{where} is a tunnel to {row.remote_ip} already"
         return None
+
+    def _interfaces(self, bridge: Any) -> Iterator[Interface]:
+        """Those of all ports of a bridge."""
+        return (i for port in self._copy.ports(bridge) for i in self._copy.interfaces(port))
 
     def _bridge(self, name: str) -> Any:
         if (row := self._copy.named("Bridge", name)) is None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from ovs_l2pop.backends.openvswitch import icmp_errors
+from ovs_l2pop.backends.openvswitch.codec import OFP_VERSION
 from ovs_l2pop.backends.openvswitch.transport import HEADER, ManagementSocket
 from ovs_l2pop.core.errors import BackendError
 
@@ -20,7 +21,6 @@ CONTROLLER_ID = 0x6C32
 _EXPERIMENTER, _SET_CONFIG, _PACKET_IN, _PACKET_OUT, _SET_ASYNC = 4, 9, 10, 13, 28
 _NICIRA, _SET_CONTROLLER_ID = 0x2320, 20
 _ACTION = 1 << 1  # OFPR_ACTION, as a mask
-_VERSION = 4
 #: buffer, total length, reason, table, cookie; then the match and 2 bytes of padding
 _PACKET_IN_HEAD = struct.Struct("!IHBBQ")
 _PACKET_OUT_HEAD = struct.Struct("!IIH6x")
@@ -43,7 +43,7 @@ class TooBigAnswers:
     ) -> None:
         self._table, self._patch, self._size = table, patch, size
         self._closing = False
-        self._socket = ManagementSocket(path, version=_VERSION)
+        self._socket = ManagementSocket(path)
         who = struct.pack("!II6xH", _NICIRA, _SET_CONTROLLER_ID, CONTROLLER_ID)
         self._send(_EXPERIMENTER, who)
         self._send(_SET_CONFIG, struct.pack("!HH", 0, 0xFFFF))
@@ -78,4 +78,4 @@ class TooBigAnswers:
             self._send(_PACKET_OUT, head + out + answer)
 
     def _send(self, kind: int, body: bytes) -> None:
-        self._socket.send(HEADER.pack(_VERSION, kind, HEADER.size + len(body), 0) + body)
+        self._socket.send(HEADER.pack(OFP_VERSION, kind, HEADER.size + len(body), 0) + body)
