@@ -63,7 +63,7 @@ test: need-root lint venv-neutron os-packages-functional  ## everything that CI 
 	@$(twice)
 	# A file's tests stay together: they share hosts. Two files at a time, as there are two cores.
 	twice $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/fuzz tests/packaging tests/functional $(PYTEST_ARGS)
-	$(MAKE) neutron integration
+	$(MAKE) flow-tunnels neutron integration
 
 .PHONY: unit
 unit: venv  ## unit tests
@@ -76,6 +76,15 @@ packaging: venv  ## the wheel in an empty virtual environment, and what .venv mu
 .PHONY: functional
 functional: need-root venv os-packages-functional  ## tests against a real Open vSwitch in network namespaces (root)
 	@$(BIN)/python -m pytest tests/functional $(PYTEST_ARGS)
+
+# Whatever tells how frames go.
+FRAMES = $(addprefix tests/functional/test_,$(addsuffix .py,broadcast_limit conformance flood_shards \
+	forwarding isolation learning origins packet_too_big responders))
+
+.PHONY: flow-tunnels
+flow-tunnels: need-root venv os-packages-functional  ## how frames go, with one tunnel port for all VTEPs
+	@$(twice)
+	twice $(BIN)/python -m pytest -n 2 --dist loadfile --tunnel-ports flow $(FRAMES) $(PYTEST_ARGS)
 
 .PHONY: neutron
 neutron: venv-neutron  ## the mechanism driver in Neutron's plugin, in one process

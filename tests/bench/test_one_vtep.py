@@ -40,9 +40,10 @@ def add_port(host: Host, number: int) -> float:
     return time.perf_counter() - start
 
 
-@pytest.mark.parametrize("there", [100, 1000])
-def test_one_vtep_more(there: int, tmp_path: Path, report: Report) -> None:
-    with Lab(1) as lab:
+@pytest.mark.parametrize("tunnel_ports", ["per_vtep", "flow"])
+@pytest.mark.parametrize("there", [100, 1000, 2000])
+def test_one_vtep_more(there: int, tunnel_ports: str, tmp_path: Path, report: Report) -> None:
+    with Lab(1, tunnel_ports=tunnel_ports) as lab:
         (host,) = lab.hosts
         agent = host.start_agent()
         start = time.perf_counter()
@@ -54,7 +55,8 @@ def test_one_vtep_more(there: int, tmp_path: Path, report: Report) -> None:
         others = [add_port(host, number) for number in range(1, CHANGES + 1)]
     times, cpu = zip(*told, strict=True)
     report(
-        f"one VTEP more beside {there}: {1000 * statistics.median(times):.0f} ms, agent's CPU"
+        f"one VTEP more beside {there}, {tunnel_ports}: {1000 * statistics.median(times):.1f} ms,"
+        f" agent's CPU"
         f" {1000 * statistics.mean(cpu):.0f} ms; ovs-vsctl add-port"
         f" {1000 * statistics.median(others):.0f} ms; {there} at once {all_at_once:.1f} s"
     )

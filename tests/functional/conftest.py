@@ -1,7 +1,9 @@
 """Laboratories for the functional tests.
 
 A test asks for ``lab2`` or ``lab3``, which all tests of a module share, or makes one of its own by
-``make_lab``. After each test the logs of the switches must hold no warning that isn't explained:
+``make_lab``. ``--tunnel-ports flow`` gives the agents of all of them that option.
+
+After each test the logs of the switches must hold no warning that isn't explained:
 ``@pytest.mark.expected_warnings(r"pattern", …)`` is how a test explains one.
 """
 
@@ -38,10 +40,16 @@ def _need_root() -> None:
         pytest.fail("functional tests make network namespaces: run them as root", pytrace=False)
 
 
-def _labs() -> Iterator[MakeLab]:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the option of this folder."""
+    parser.addoption("--tunnel-ports", help="tunnel_ports of all agents with Open vSwitch")
+
+
+def _labs(request: pytest.FixtureRequest) -> Iterator[MakeLab]:
     with ExitStack() as stack:
 
         def make(hosts: int = 2, **options: object) -> Lab:
+            options.setdefault("tunnel_ports", request.config.getoption("--tunnel-ports"))
             lab = stack.enter_context(Lab(hosts, **options))  # type: ignore[arg-type]
             _running.append(lab)
             stack.callback(_running.remove, lab)
@@ -51,15 +59,15 @@ def _labs() -> Iterator[MakeLab]:
 
 
 @pytest.fixture(name="make_lab")
-def _make_lab() -> Iterator[MakeLab]:
+def _make_lab(request: pytest.FixtureRequest) -> Iterator[MakeLab]:
     """Return a function with the parameters of ``Lab``; what it makes ends with the test."""
-    yield from _labs()
+    yield from _labs(request)
 
 
 @pytest.fixture(scope="module", name="make_module_lab")
-def _make_module_lab() -> Iterator[MakeLab]:
+def _make_module_lab(request: pytest.FixtureRequest) -> Iterator[MakeLab]:
     """Return a function like ``make_lab``; what it makes ends with the module."""
-    yield from _labs()
+    yield from _labs(request)
 
 
 @pytest.fixture(scope="module")

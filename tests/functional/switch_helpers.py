@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from feed_helpers import wait_until
@@ -36,6 +37,12 @@ def groups(host: Host, bridge: str = "br-tun") -> list[str]:
     """The groups of a bridge, sorted."""
     dump = host.ofctl("dump-groups", bridge)
     return sorted(line.strip() for line in dump.splitlines() if "group_id=" in line)
+
+
+def tunnel_port(host: Host, peer: Host, kind: str = "vxlan") -> str:
+    """The name of the port that leads to a peer (of IPv4)."""
+    flow = host.tunnel_ports == "flow"
+    return f"{kind}-flow" if flow else f"{kind}-{int(IPv4Address(peer.vtep)):08x}"
 
 
 def ports(host: Host, bridge: str = "br-tun") -> set[str]:

@@ -72,9 +72,13 @@ def test_every_vtep_gets_one_copy(
         assert (flood.count("output:"), shards, of_floods(host)) == (size, [], [])
     else:
         assert flood.endswith(f"group:{0x6C320000 + len(shards)}")
-        assert [shard.count("output:") for shard in shards] == (
-            [400, 1] if size == 401 else [400, 400, 100]
-        )
+        counts = [shard.count("output:") for shard in shards]
+        if host.tunnel_ports == "flow":  # by their addresses
+            assert len(shards) == (4 if size == 401 else 8)
+            assert sum(counts) == size
+            assert max(counts) < 200
+        else:
+            assert counts == ([400, 1] if size == 401 else [400, 400, 100])
     expected = dict.fromkeys(everywhere, 1)
     for frame in (
         plain(BROADCAST, MAC1, f"broadcast to {size}"),
@@ -105,6 +109,8 @@ def test_shrinking_back(lab2: Lab, host: Host, agent: AgentProcess, vm1: Machine
     send(agent, NET.add({vtep: [FLOODING] for vtep in VTEPS}))
     for size in (700, 400, 2):
         send(agent, NET.remove({vtep: [FLOODING] for vtep in VTEPS[size:]}))
+        # Where ports go with their VTEPs, that takes longer than what the switch has cached.
+        host.appctl("revalidator/wait")
         frame = plain(BROADCAST, MAC1, f"{size} left")
         assert reached(lab2, vm1, frame, size) == dict.fromkeys(VTEPS[:size], 1)
         assert drift(agent) == []
@@ -189,14 +195,10 @@ def test_why_one_flow_would_not_do(host: Host, agent: AgentProcess) -> None:
     """Open vSwitch takes the flow and then drops the frame, or part of its copies."""
     send(agent, NET.add({vtep: [FLOODING] for vtep in VTEPS}))
     shards = host.ofctl("dump-flows", "br-tun", f"table={FLOOD_SHARD}")
-    numbers = sorted(int(number) for number in re.findall(r"output:(\d+)", shards))
-    assert len(numbers) == 900
-    outputs = ",".join(f"output:{number}" for number in numbers)
-    host.ofctl(
-        "add-flow",
-        "br-tun",
-        f"table=22,priority=100,dl_vlan=5,actions=strip_vlan,set_field:77->tun_id,{outputs}",
-    )
+    each = re.findall(r"(?:set_field:[0-9.]+->tun_dst,)?output:\d+", shards)
+    assert len(each) == 900
+    flow = "table=22,priority=100,dl_vlan=5,actions=strip_vlan,set_field:77->tun_id"
+    host.ofctl("add-flow", "br-tun", ",".join([flow, *each]))
     try:
         trace = host.trace(
             "br-int", f"in_port={host.ofport('tap-vm1')},dl_src={MAC1},dl_dst={BROADCAST}"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from feed_helpers import FLOODING, Net, Site, answer_to, lines, send, wait_until
 from frame_helpers import BROADCAST, arp, ethernet, plain
-from switch_helpers import LEARNED, OURS, copies, flows
+from switch_helpers import LEARNED, OURS, copies, flows, tunnel_port
 
 from l2pop_lab.topology import Lab, Machine
 from l2pop_lab.topology.frames import decode
@@ -219,12 +219,12 @@ def test_one_number_on_two_kinds_of_tunnel(make_lab: Callable[..., Lab]) -> None
     for color in ("red", "blue"):
         assert machine(site, f"{color}1").ping("10.0.0.2").lost == 0
     # A frame that comes by the one kind with the other's number alone leads nowhere.
-    one, _ = site.lab.hosts
+    one, two = site.lab.hosts
     send(site.agent(one), RED.detach())
-    port = one.ofport("gre-0ac80002")
-    assert 'bridge("br-int")' in one.trace("br-tun", f"in_port={port},tun_id=77,dl_dst={MAC1}")
+    way = f"in_port={one.ofport(tunnel_port(one, two, 'gre'))},tun_src={two.vtep}"
+    assert 'bridge("br-int")' in one.trace("br-tun", f"{way},tun_id=77,dl_dst={MAC1}")
     send(site.agent(one), GREEN.detach(), RED.attach(5), Net(9, 99, "gre").attach(7))
-    send(site.agent(one), Net(9, 99, "gre").add({site.lab.hosts[1].vtep: [FLOODING]}))
-    port = one.ofport("gre-0ac80002")
-    trace = one.trace("br-tun", f"in_port={port},tun_id=77,dl_dst={MAC1}")
+    send(site.agent(one), Net(9, 99, "gre").add({two.vtep: [FLOODING]}))
+    way = f"in_port={one.ofport(tunnel_port(one, two, 'gre'))},tun_src={two.vtep}"
+    trace = one.trace("br-tun", f"{way},tun_id=77,dl_dst={MAC1}")
     assert "Datapath actions: drop" in trace

@@ -39,11 +39,14 @@ def only(mapping: Mapping[str, object], *without: str) -> dict[str, object]:
 # -- kinds and options ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("tunnel_ports", ["per_vtep", "flow"])
 @pytest.mark.parametrize(
     ("kind", "family"), [("vxlan", 4), ("vxlan", 6), ("gre", 4), ("gre", 6), ("geneve", 6)]
 )
-def test_machines_reach_each_other(make_lab: Callable[..., Lab], kind: str, family: int) -> None:
-    lab = make_lab(2, family=family)
+def test_machines_reach_each_other(
+    make_lab: Callable[..., Lab], kind: str, family: int, tunnel_ports: str
+) -> None:
+    lab = make_lab(2, family=family, tunnel_ports=tunnel_ports)
     one, two = lab.hosts
     net = Net(1, 0x123456, kind)
     vm1 = one.add_machine("vm1", MAC1, ["10.0.0.1", "fd00::1"], tag=5, dad=False)

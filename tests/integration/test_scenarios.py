@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from neutronlab import OURS, OURS_DRIVERS, STOCK, Cloud, Instance, Network, wait_until
@@ -19,8 +20,10 @@ from neutronlab.reach import reach_each_other, wait_until_reachable
 
 from l2pop_lab.topology.frames import ArpOperation, decode
 
+#: One tunnel port for all VTEPs.
+FLOW = replace(OURS, options={"ovs_l2pop": {"tunnel_ports": "flow"}})
 CLOUDS = {
-    "ours": ([OURS, OURS, OURS], OURS_DRIVERS),
+    "ours": ([OURS, FLOW, OURS], OURS_DRIVERS),
     "mixed": ([STOCK, OURS], OURS_DRIVERS),
 }
 OURS_IN_LOGS = re.compile(r" (?:WARNING|ERROR|CRITICAL) .*ovs_l2pop")

@@ -22,6 +22,8 @@ PIPELINE = pipeline.load(resources.flows())
 CODEC = Codec(PIPELINE)
 STAMPS = Stamps(PIPELINE, CODEC)
 LEARNED = PIPELINE.learned[0].id
+#: The end of what deletes all that was learned in the local VLAN of both.
+FORGOTTEN = CODEC.learned_match((0x1005).to_bytes(2, "big"))
 RENDERER = FlowRenderer(STAMPS, PortNumbers(), {"vxlan": ()}, {"arp_responder"})
 
 
@@ -71,7 +73,7 @@ def test_with_a_network_goes_what_was_learned_in_its_local_vlan(comes: bool) -> 
     bodies = learned_deletes(plan)
     assert [body[16] for body in bodies] == [table.id for table in PIPELINE.learned]
     for body in bodies:
-        assert body.endswith(CODEC.learned_match((0x1005).to_bytes(2, "big")))
+        assert body.endswith(FORGOTTEN)
         assert out_port(body) == 0xFFFFFFFF
 
 
@@ -80,10 +82,52 @@ def test_what_was_learned_of_a_machine_goes_with_its_announcement(fact: Fact) ->
     flow = rendered(fact)
     local = isinstance(fact, LocalFact)
     plan = planner().plan(flow if local else [], [] if local else flow, 0.0)
-    (body,) = learned_deletes(plan)
-    assert body.endswith(
-        CODEC.learned_match((0x1005).to_bytes(2, "big"), bytes.fromhex("fa163e000002"))
+    bodies = learned_deletes(plan)
+    match = CODEC.learned_match((0x1005).to_bytes(2, "big"), bytes.fromhex("fa163e000002"))
+    assert [body.endswith(match) for body in bodies] == [True, True]
+    # Strictly, and so of each priority that there is.
+    assert {int.from_bytes(body[22:24], "big") for body in bodies} == {1, 3}
+
+
+FLOW_RENDERERS = {
+    family: FlowRenderer(
+        STAMPS, PortNumbers(), {"vxlan": ()}, {"flow_tunnels", *(["underlay_ipv6"] if six else [])}
     )
+    for family, six in (("IPv4", False), ("IPv6", True))
+}
+
+
+@pytest.mark.parametrize("family", FLOW_RENDERERS)
+@pytest.mark.parametrize("size", [3, FLOOD_SHARD_SIZE + 3])
+def test_what_was_learned_of_a_vtep_goes_when_it_leaves(family: str, size: int) -> None:
+    """Where one port leads to all, nothing else would take it away."""
+    address = "10.9.{}.{}" if family == "IPv4" else "fd00::{:x}:{:x}"
+    everyone = tuple(address.format(n // 250, n % 250 + 1) for n in range(size))
+    renderer = FLOW_RENDERERS[family]
+
+    def flood(*vteps: str) -> set[Row]:
+        return set(renderer.rows(FloodFact(NET, vteps)))
+
+    some, more, other = flood(*everyone[:-1]), flood(*everyone), flood(*everyone[:-2], everyone[-1])
+    comes = planner().plan([*(more - some)], [*(some - more)], 0.0)
+    assert learned_deletes(comes) == []
+    for before, after in ((more, some), (some, other), (more, set[Row]())):
+        goes = planner().plan([*(after - before)], [*(before - after)], 0.0)
+        matches = {body[-len(FORGOTTEN) :] for body in learned_deletes(goes)}
+        assert matches == {FORGOTTEN}
+
+
+def test_the_ways_in_of_a_port_go_behind_it() -> None:
+    """Its frames come by another port from then on, and not before."""
+    way_in: list[Row] = [row for row in rendered(VtepFact(NET, A)) if isinstance(row, bytes) and row[0] == 0]
+    (port,) = (row for row in rendered(VtepFact(NET, A)) if isinstance(row, TunnelPort))
+    assert len(way_in) == 1
+    plan = planner().plan([], [*way_in, port], 0.0)
+    assert (plan.entrances, plan.gone) == (way_in, [port])
+    assert way_in[0] not in [row for row, _ in plan.first]
+    # Of one that stays, now.
+    plan = planner().plan([], way_in, 0.0)
+    assert (plan.entrances, [row for row, _ in plan.first if row]) == ([], way_in)
 
 
 def test_a_machine_that_is_announced_no_more_is_released() -> None:

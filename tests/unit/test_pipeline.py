@@ -20,6 +20,7 @@ from ovs_l2pop.backends.openvswitch.pipeline import (
     GROUP_BASE,
     METER_BASE,
     PARAM_SIZES,
+    REPEATED,
     SETTINGS,
     Pipeline,
 )
@@ -181,9 +182,11 @@ def copied(file: str, group: str, place: int = 0) -> Callable[[Files], None]:
     return spoil
 
 
-def without(file: str, group: str, name: str) -> Callable[[Files], None]:
+def without(*templates: tuple[str, str]) -> Callable[[Files], None]:
     def spoil(files: Files) -> None:
-        files[file][group] = [item for item in files[file][group] if item["name"] != name]
+        for file, name in templates:
+            kept = [item for item in files[file]["templates"] if item["name"] != name]
+            files[file]["templates"] = kept
 
     return spoil
 
@@ -299,7 +302,7 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
     "conditions of a list": (in_template("arp", when=["shared"]), "arp: when must be a mapping"),
     "parameter that the fact lacks": (
         in_template("arp", **{"for": "unicast"}),
-        "template arp: $ip4: there are $mac, $port, $segment, $vlan",
+        "template arp: $ip4: there are $mac, $port, $remote4, $remote6, $segment, $vlan",
     ),
     "shard of a narrow flood": (
         in_template("flood_shard", when={"wide": False}),
@@ -357,18 +360,18 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
             match={"vlan_vid": "$vlan", "in_port": "$ports"},
             actions=None,
         ),
-        "template flood: $ports must be in the last action alone",
+        "template flood: one of $ports or $remotes4 or $remotes6 must be once",
     ),
     "ports not in the last action": (
         in_template(
             "flood",
             actions=[FLOOD_OUTPUT, {"OFPActionPopVlan": {}}],
         ),
-        "template flood: $ports must be in the last action alone",
+        "template flood: one of $ports or $remotes4 or $remotes6 must be once",
     ),
     "flood that goes on": (
         in_template("flood", goto="FLOOD_SHARD"),
-        "template flood: $ports must be in the last action alone",
+        "template flood: one of $ports or $remotes4 or $remotes6 must be once",
     ),
     # groups
     "group twice": (copied("l2pop.yaml", "groups"), "group recirculate: name is used twice"),
@@ -407,7 +410,10 @@ SPOILED: dict[str, tuple[Callable[[Files], None], str]] = {
         in_group("recirculate", buckets=[{"actions": {"OFPActionMagic": {}}}]),
         "template recirculate: the OpenFlow library has no OFPActionMagic",
     ),
-    "learn is missing": (without("skeleton.yaml", "templates", "learn"), "nothing is learned into"),
+    "learn is missing": (
+        without(("skeleton.yaml", "learn"), ("l2pop.yaml", "learn_the_vtep")),
+        "nothing is learned into",
+    ),
 }
 
 
@@ -472,6 +478,15 @@ VALUES: dict[str, Any] = {
     "group": GROUP_BASE + 3,
     "meter": METER_BASE + 100,
     "size": 1468,
+    "remote4": "192.0.2.9",
+    "remote6": "2001:db8::9",
+}
+
+#: Of what is repeated.
+TWO: dict[str, Any] = {
+    "ports": (1000, 1001),
+    "remotes4": ("192.0.2.1", "192.0.2.2"),
+    "remotes6": ("2001:db8::1", "2001:db8::2"),
 }
 
 
@@ -482,7 +497,7 @@ def compiled(stamps: Stamps, codec: Codec) -> Iterator[str]:
         where, priority, match, actions = codec.flow_text(row)
         return f"{name}\n  {where} {priority} | {match} | {actions}\n  {row.hex()}\n"
 
-    assert set(VALUES) == set(PARAM_SIZES) - {"ports"}
+    assert set(VALUES) == set(PARAM_SIZES) - REPEATED
     for own, misses in stamps.misses.items():
         for row in misses:
             yield flow(f"miss of {'our' if own else 'Neutron'} table", row)
@@ -493,7 +508,8 @@ def compiled(stamps: Stamps, codec: Codec) -> Iterator[str]:
     for name, stamp in stamps.flows.items():
         yield flow(name, stamp(**values))
     for name, flood in stamps.floods.items():
-        yield flow(name, flood([encode("port", port) for port in (1000, 1001)], **values))
+        vteps = [encode(flood.each, TWO[flood.each][n]) for n in (0, 1)]
+        yield flow(name, flood(vteps, **values))
     for group in stamps.groups(range(1, 4)):
         text = codec.group_text(group.buckets)
         yield f"group {group.group_id:#x} {group.type}\n  {text}\n  {group.buckets.hex()}\n"

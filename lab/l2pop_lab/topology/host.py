@@ -32,11 +32,14 @@ class Host(Place):
         vtep: str,
         prefix_length: int,
         mac: str,
+        tunnel_ports: str | None = None,
     ) -> None:
         super().__init__(name, namespace, directory, manifest)
         self.vtep = vtep
         self.mac = mac
         """The MAC address of the VTEP, which is br-phy's."""
+        self.tunnel_ports = tunnel_ports
+        """The agent's option of that name; None: its default."""
         self.machines: dict[str, Machine] = {}
         self._prefix_length = prefix_length
         self._peers: list[tuple[str, str]] = []
@@ -236,6 +239,7 @@ class Host(Place):
                 "ovsdb_connection": self.ovsdb,
                 "rundir": self.rundir,
                 "datapath_type": "netdev",
+                **({"tunnel_ports": self.tunnel_ports} if self.tunnel_ports else {}),
             },
         }
 

@@ -63,6 +63,7 @@ class Lab(Running):
     :param prefix: what the names of the namespaces begin with; by default one of this process.
     :param family: 4 for VTEPs 10.200.0.N, 6 for fd00:200::N.
     :param linuxbridge: the numbers, from 1, of the hosts without Open vSwitch.
+    :param tunnel_ports: of the agents with Open vSwitch; None: the agent's default.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Lab(Running):
         *,
         family: Literal[4, 6] = 4,
         linuxbridge: Collection[int] = (),
+        tunnel_ports: str | None = None,
     ) -> None:
         if not 1 <= hosts <= MAXIMUM_HOSTS:
             raise LabError(f"a laboratory has 1 to {MAXIMUM_HOSTS} hosts, not {hosts}")
@@ -82,6 +84,7 @@ class Lab(Running):
         self.hosts: list[Host] = []
         self._count = hosts
         self._linuxbridge = linuxbridge
+        self._tunnel_ports = tunnel_ports
         self._manifest: manifest.Manifest | None = None
 
     @property
@@ -196,6 +199,7 @@ class Lab(Running):
             vtep=f"10.200.0.{number}" if self.family == 4 else f"fd00:200::{number:x}",
             prefix_length=24 if self.family == 4 else 64,
             mac=f"02:c8:00:00:00:{number:02x}",
+            tunnel_ports=self._tunnel_ports,
         )
 
     def _introduce(self, host: Host) -> None:

@@ -301,6 +301,8 @@ class OpenvswitchBackend:
         if gone := [port for plan in plans for port in plan.gone]:
             self._open_ovsdb().write(self._bridge, [], gone)
             self._ports.difference_update(gone)
+            entrances = [row for plan in plans for row in plan.entrances]
+            self._open().write(self._planner.delete(entrances))
             for row in gone:
                 self._numbers.release((row.type, row.remote_ip))
             self._renderer.forget()
@@ -334,13 +336,11 @@ class OpenvswitchBackend:
             segment = Segment(kind, flow.incoming)
         if flow.local_vlan is None and segment is None and flow.in_port is None:
             return None  # of no network and no tunnel: the pipeline has it, or has it no more
-        copies = flow.outputs if row[0] in self._floods else ()
-        return Found(
-            row,
-            Scope(flow.local_vlan, segment, flow.outgoing),
-            self.slot(row),
-            tuple(self._numbers.vteps(copies)),
-        )
+        copies: Iterable[str] = ()
+        if row[0] in self._floods:
+            copies = flow.remotes or self._numbers.vteps(flow.outputs)
+        scope = Scope(flow.local_vlan, segment, flow.outgoing)
+        return Found(row, scope, self.slot(row), tuple(copies))
 
     def describe(self, row: Row) -> RowText:
         if isinstance(row, bytes):

@@ -35,6 +35,17 @@ PACKET_TOO_BIG = cfg.BoolOpt(
     " that can happen. A kernel datapath tells them itself. Needs meters.",
 )
 
+#: The extension's too.
+TUNNEL_PORTS = cfg.StrOpt(
+    "tunnel_ports",
+    default="per_vtep",
+    choices=[
+        ("per_vtep", "one to each VTEP: Open vSwitch counts and watches (BFD) each"),
+        ("flow", "one of each tunnel type (remote_ip=flow): another VTEP costs flows only"),
+    ],
+    help="Which ports the tunnel bridge has.",
+)
+
 OPTS = [
     cfg.StrOpt(
         "ovsdb_connection",
@@ -83,6 +94,7 @@ OPTS = [
         regex=r"^(inherit|0x[0-9a-fA-F]{1,2}|[0-9]{1,3})$",
         help="TOS byte of outer headers: a number, or inherit to copy the inner one.",
     ),
+    TUNNEL_PORTS,
     BROADCAST_RATE,
     PACKET_TOO_BIG,
     cfg.StrOpt(
@@ -137,6 +149,8 @@ class OpenvswitchSettings:
     broadcast_rate: int = 0
     #: Machines are told which packets the underlay has no room for.
     packet_too_big: bool = True
+    #: One port of each type leads to all VTEPs, and flows tell to which.
+    flow_tunnels: bool = False
 
     @classmethod
     def from_config(cls, conf: Any) -> "OpenvswitchSettings":
@@ -170,11 +184,16 @@ class OpenvswitchSettings:
             drop_unknown_neighbour=common.unknown_neighbour == "drop",
             broadcast_rate=ovs.broadcast_rate,
             packet_too_big=ovs.packet_too_big,
+            flow_tunnels=ovs.tunnel_ports == "flow",
         )
 
     @property
     def limit_broadcast(self) -> bool:
         return self.broadcast_rate > 0
+
+    @property
+    def underlay_ipv6(self) -> bool:
+        return ":" in self.local_ip
 
     @property
     def conditions(self) -> frozenset[str]:

@@ -26,7 +26,14 @@ PARAM_SIZES = {
     "group": 4,
     "meter": 4,
     "size": 2,
+    "remote4": 4,
+    "remote6": 16,
+    "remotes4": 4,
+    "remotes6": 16,
 }
+
+#: Those of which a flood has many: the actions from there on are repeated for each.
+REPEATED = frozenset({"ports", "remotes4", "remotes6"})
 
 _OF_NETWORK = frozenset({"vlan", "segment"})
 
@@ -35,12 +42,12 @@ FACTS = {
     "bridge": frozenset({"patch", "meter"}),
     "network": _OF_NETWORK | {"meter", "size"},
     "strangers": _OF_NETWORK,
-    "vtep": _OF_NETWORK | {"port"},
-    "unicast": _OF_NETWORK | {"mac", "port"},
+    "vtep": _OF_NETWORK | {"port", "remote4", "remote6"},
+    "unicast": _OF_NETWORK | {"mac", "port", "remote4", "remote6"},
     "local": _OF_NETWORK | {"mac"},
     "neighbour": _OF_NETWORK | {"mac", "ip4", "ip6"},
     "local_neighbour": _OF_NETWORK | {"ip4", "ip6"},
-    "flood": _OF_NETWORK | {"ports", "shard", "group"},
+    "flood": _OF_NETWORK | {"port", "shard", "group"} | REPEATED,
 }
 
 #: Conditions that a host's settings decide, those that a network does, and those that a fact does.
@@ -48,10 +55,12 @@ SETTINGS = frozenset(
     {
         "arp_responder",
         "distributed",
+        "flow_tunnels",
         "known_vteps_only",
         "limit_broadcast",
         "packet_too_big",
         "shared",
+        "underlay_ipv6",
     }
 )
 OF_NETWORK = frozenset({"drop_unknown_neighbour", "drop_unknown_unicast"})
@@ -149,6 +158,8 @@ class Pipeline:
     groups: Mapping[str, GroupTemplate]
     #: Where the switch puts what it learns: first of all, where machines are.
     learned: tuple[Table, ...]
+    #: Priorities of what is learned into the first of them.
+    learned_priorities: tuple[int, ...]
 
     def table_name(self, table_id: int) -> str:
         """The table's name, or its number where it is none of ours."""
@@ -212,14 +223,17 @@ def load(directory: Traversable) -> Pipeline:
         raise file.error(f"group {sharded[1].name}", "a second group with $shard")
     if len(groups) - len(sharded) > FIXED_GROUPS:
         raise file.error("groups", f"more than {FIXED_GROUPS} without $shard")
-    return Pipeline(cookie, learned, spare, tables, templates, groups, _learned(templates, tables))
+    found = _learned(templates, tables)
+    return Pipeline(cookie, learned, spare, tables, templates, groups, *found)
 
 
 def _learned(
     templates: Mapping[str, FlowTemplate], tables: Mapping[str, Table]
-) -> tuple[Table, ...]:
-    """The tables that flows are learned into; the first is the one of where machines are."""
+) -> tuple[tuple[Table, ...], tuple[int, ...]]:
+    """The tables that flows are learned into, and priorities of those in the first, which is the
+    one of where machines are."""
     found: dict[str, Table] = {}
+    priorities: dict[str, set[int]] = {}
     for template in templates.values():
         for name, arguments in template.actions:
             if name in ("NXActionLearn", "NXActionLearn2"):
@@ -228,10 +242,12 @@ def _learned(
                     where = f"flows/{template.file}: template {template.name}"
                     raise PipelineError(f"{where}: learns into no table")
                 found[into.name] = into
+                priorities.setdefault(into.name, set()).add(int(arguments.get("priority", 0)))
     unicast = {t.table.name for t in templates.values() if t.fact == "unicast"}
     if not unicast & found.keys():
         raise PipelineError("flows/: nothing is learned into the table of unicast")
-    return tuple(sorted(found.values(), key=lambda table: table.name not in unicast))
+    ordered = sorted(found.values(), key=lambda table: table.name not in unicast)
+    return tuple(ordered), tuple(sorted(priorities[ordered[0].name]))
 
 
 _TABLES = {"neutron_tables": False, "own_tables": True}  #: key of the file → ours alone

@@ -7,6 +7,7 @@ from ovs_l2pop.backends.openvswitch import rows
 from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.lingering import Lingering
 from ovs_l2pop.backends.openvswitch.pipeline import FIXED_GROUPS, GROUP_BASE, METER_BASE
+from ovs_l2pop.backends.openvswitch.reading import read, tells_remotes
 from ovs_l2pop.backends.openvswitch.rows import (
     Group,
     Meter,
@@ -15,7 +16,7 @@ from ovs_l2pop.backends.openvswitch.rows import (
     TunnelPort,
     Wiring,
 )
-from ovs_l2pop.backends.openvswitch.stamps import FloodStamp, Stamp, Stamps
+from ovs_l2pop.backends.openvswitch.stamps import FloodStamp, Stamp, Stamps, encode
 from ovs_l2pop.core.difference import Row
 
 Message = tuple[int, bytes]  #: OpenFlow type and body
@@ -39,6 +40,9 @@ class Plan:
     flows: list[bytes] = field(default_factory=list)  #: to be added
     last: list[Group] = field(default_factory=list)  #: to be deleted, with the flows that use them
     gone: list[TunnelPort] = field(default_factory=list)  #: deleted behind all flows
+    #: Flows to be deleted behind these: what still comes by such a port may be for a network that
+    #: has another way to its VTEP by then.
+    entrances: list[bytes] = field(default_factory=list)
     #: Local VLANs (encoded) of which the switch has cached what another network's was.
     reused: set[bytes] = field(default_factory=set)
     #: (local VLAN, MAC), both encoded, of machines that are announced no more.
@@ -67,7 +71,7 @@ class Planner:
         pipeline = stamps.pipeline
         self._cookie, self._learned_cookie = pipeline.cookie, pipeline.learned_cookie
         self._all_learned = [table.id for table in pipeline.learned]
-        self._learned = self._all_learned[0]
+        self._learned, self._learned_priorities = self._all_learned[0], pipeline.learned_priorities
 
         def those(fact: str, *slots: str, wide: bool = False) -> list[tuple[int, Stamp]]:
             """What serves a fact and tells these parameters: table, and what reads them. Of a flow
@@ -79,10 +83,14 @@ class Planner:
             return [(table, stamp) for table, stamp in found if set(slots) <= set(stamp.slots)]
 
         self._ways = dict(those("network", "segment", "vlan"))
+        self._entrances = [
+            stamp for _, stamp in those("vtep", "port") if set(stamp.slots) == {"port"}
+        ]
         self._unicast = [stamp for _, stamp in those("unicast", "vlan", "mac")]
         self._local = [stamp for _, stamp in those("local", "vlan", "mac")]
         self._narrow = [stamp for _, stamp in those("flood", "vlan")]
         self._wide = [stamp for _, stamp in those("flood", "vlan", "group", wide=True)]
+        self._flood_tables = {template.table.id for template in pipeline.of("flood")}
         self._shards = dict(those("flood", "vlan", "shard", wide=True))
 
     def observed(self, groups: Iterable[Group]) -> list[Group]:
@@ -116,6 +124,8 @@ class Planner:
         made = {row.name for row in adding.tunnels}
         gone = [row for row in removing.tunnels if row.name not in made]
         deleted, last = self._deletes(adding, removing, now)
+        entrances = self._entrances_of(gone, deleted)
+        deleted = [row for row in deleted if row not in entrances]
         reused = self._reused(adding.flows, deleted, now)
         plan = Plan(
             flags=removing.flags,
@@ -125,6 +135,7 @@ class Planner:
             flows=adding.flows,
             last=last,
             gone=gone,
+            entrances=list(entrances),
             reused=reused,
             released=list(self._machines(self._unicast, deleted, ())) if pins else [],
         )
@@ -148,7 +159,25 @@ class Planner:
             *map(rows.delete_group, groups),
         ]
 
+    def delete(self, flows: Iterable[bytes]) -> list[Message]:
+        """What deletes these flows."""
+        return [rows.delete_flow(row, self._cookie) for row in flows]
+
     # ------------------------------------------------------------------------------------------
+
+    def _entrances_of(self, ports: list[TunnelPort], flows: list[bytes]) -> set[bytes]:
+        """Those of the flows that let in what comes by these ports, whatever its network."""
+        numbers = {port.ofport.to_bytes(4, "big") for port in ports}
+        if not numbers:
+            return set()
+        return {
+            row
+            for stamp in self._entrances
+            for row in flows
+            if row[:3] == stamp.pieces[0][:3]
+            and (values := stamp.read(row))
+            and values["port"] in numbers
+        }
 
     def _first(
         self,
@@ -169,6 +198,7 @@ class Planner:
                 rows.delete_flows(self._learned_cookie, self._learned, out_port=port.ofport),
             )
         vlans = self._given(adding.flows).keys() | self._given(removing.flows).keys()
+        vlans |= self._deserted(adding.flows, removing.flows)
         yield from ((None, message) for message in self.forget_learned(vlans))
         # Whatever the switch has learned meanwhile of machines that are announced no more, or
         # announced to be here, was never used, and may be anybody's word: they are flooded to until
@@ -176,7 +206,8 @@ class Planner:
         for stamps, flows in ((self._unicast, deleted), (self._local, adding.flows)):
             for vlan, mac in self._machines(stamps, flows, vlans):
                 match = self._codec.learned_match(vlan, mac)
-                yield None, rows.delete_learned_flow(self._learned, match)
+                for priority in self._learned_priorities:
+                    yield None, rows.delete_learned_flow(self._learned, priority, match)
         for group in adding.groups:
             if not self.lingering.wanted(group):
                 yield group, rows.add_group(group, group.group_id in self._group_ids)
@@ -260,6 +291,25 @@ class Planner:
             values["vlan"]: row
             for row in flows
             if row[0] in ways and (values := ways[row[0]].read(row))
+        }
+
+    def _deserted(self, added: list[bytes], removed: list[bytes]) -> set[bytes]:
+        """Local VLANs (encoded) that a VTEP has left to which one port for all leads. What was
+        learned of it doesn't go with its port, and doesn't say in its match who it is about."""
+
+        def copies(flows: list[bytes]) -> dict[int, set[str]]:
+            found: dict[int, set[str]] = {}
+            for row in flows:
+                if row[0] in self._flood_tables and tells_remotes(row):
+                    flow = read(row)
+                    found.setdefault(flow.local_vlan or 0, set()).update(flow.remotes)
+            return found
+
+        if not (before := copies(removed)):
+            return set()
+        after = copies(added)
+        return {
+            encode("vlan", vlan) for vlan, vteps in before.items() if vteps - after.get(vlan, set())
         }
 
     def _reused(self, added: list[bytes], deleted: list[bytes], now: float) -> set[bytes]:

@@ -6,6 +6,7 @@ from functools import cache, partial
 from hashlib import blake2b
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_pton
+from zlib import crc32
 
 from ovs_l2pop.backends.openvswitch.pipeline import METER_BASE, OF_NETWORK, FlowTemplate, Pipeline
 from ovs_l2pop.backends.openvswitch.rows import OvsRow, TunnelPort, meter
@@ -21,7 +22,10 @@ FLOOD_SHARD_SIZE = 400
 #: Tunnel ports get their numbers from here on. Open vSwitch numbers other ports from 1.
 FIRST_TUNNEL_OFPORT = 1000
 
-Tunnel = tuple[str, str]  #: (network type, remote VTEP)
+Tunnel = tuple[str, str]  #: (network type, remote VTEP or ANYWHERE)
+
+#: Of a port that flows tell where to send (``remote_ip=flow``).
+ANYWHERE = "flow"
 
 _NO_NAMES: Mapping[Tunnel, str] = {}
 _NO_SIZES: Mapping[str, int] = {}
@@ -32,6 +36,8 @@ _TOO_BIG_RATE = 100
 
 def tunnel_name(network_type: str, remote_ip: str) -> str:
     """The port's name, 15 characters at the most, as Neutron's agent gives it (since 2025.1)."""
+    if remote_ip == ANYWHERE:
+        return f"{network_type}-{ANYWHERE}"
     address = ip_address(remote_ip)
     if address.version == 4:
         return f"{network_type}-{int(address):08x}"
@@ -109,6 +115,8 @@ class _Bound:
     """The flows of one attachment, with its constants filled in.
 
     :param serving: the templates of a fact, given which conditions of its own hold.
+    :param vtep: the parameter that tells a VTEP.
+    :param port: the number of the one that leads to all (encoded); None: each has its own.
     """
 
     __slots__ = (
@@ -136,6 +144,8 @@ class _Bound:
         attachment: Attachment,
         size: int,
         serving: Callable[..., list[FlowTemplate]],
+        vtep: str,
+        port: bytes | None,
     ) -> None:
         self._stamps = stamps
         self._serving = serving
@@ -148,12 +158,13 @@ class _Bound:
             "segment": encode("segment", attachment.segment.segment_id),
             "meter": encode("meter", self.meter),
             "size": encode("size", size),
+            **({} if port is None else {"port": port}),
         }
         self.network = [fill() for fill in self._fillers("network")]
         self.strangers = [fill() for fill in self._fillers("strangers")]
-        self.vtep = self._fillers("vtep", "port")
+        self.vtep = self._fillers("vtep", vtep)
         self.local = self._fillers("local", "mac")
-        self.unicast = self._fillers("unicast", "mac", "port")
+        self.unicast = self._fillers("unicast", "mac", vtep)
         self.local4 = self._fillers("local_neighbour", "ip4", but="ip6")
         self.local6 = self._fillers("local_neighbour", "ip6", but="ip4")
         #: Whether wide.
@@ -206,6 +217,10 @@ class FlowRenderer:
         self._conditions = frozenset(conditions)
         self._rate = broadcast_rate
         self._sizes = sizes
+        #: The parameter that tells a VTEP.
+        self._vtep = "port"
+        if "flow_tunnels" in conditions:
+            self._vtep = "remote6" if "underlay_ipv6" in conditions else "remote4"
         # Networks mostly have the same.
         self._serving = cache(partial(_serving, stamps.pipeline))
         #: Kinds of facts that have no rows.
@@ -221,11 +236,12 @@ class FlowRenderer:
         self.holders: dict[bytes, Attachment] = {}
         self._networks: dict[Attachment, _Bound] = {}
         self._last: _Bound | None = None  # facts of one network mostly come together
-        self._ports: dict[Tunnel, bytes] = {}
+        #: What flows tell of each VTEP.
+        self._vteps: dict[Tunnel, bytes] = {}
 
     def forget(self) -> None:
         """Port numbers may have changed, networks may have gone."""
-        self._ports.clear()
+        self._vteps.clear()
         self._networks.clear()
         self._last = None
 
@@ -260,8 +276,8 @@ class FlowRenderer:
         if isinstance(fact, table.UnicastFact):
             _, mac, vtep = fact
             packed = bytes.fromhex(mac.replace(":", ""))
-            port = self._ports.get((network.network_type, vtep)) or self._port(network, vtep)
-            return tuple([fill(packed, port) for fill in network.unicast])
+            told = self._vteps.get((network.network_type, vtep)) or self._told(network, vtep)
+            return tuple([fill(packed, told) for fill in network.unicast])
         if isinstance(fact, table.NeighbourFact):
             _, ip, mac, router, override = fact
             packed = bytes.fromhex(mac.replace(":", ""))
@@ -288,23 +304,22 @@ class FlowRenderer:
         )
 
     def _tunnel(self, network: _Bound, vtep: str) -> tuple[OvsRow, ...]:
-        kind = network.network_type
-        number = self._numbers.of((kind, vtep))
-        name = self._numbers.name((kind, vtep))
-        port = encode("port", number)
+        kind, told = network.network_type, self._told(network, vtep)
+        remote = vtep if self._vtep == "port" else ANYWHERE
+        number, name = self._numbers.of((kind, remote)), self._numbers.name((kind, remote))
         return (
-            TunnelPort(name, kind, vtep, self._options[kind], number),
-            *(fill(port) for fill in network.vtep),
+            TunnelPort(name, kind, remote, self._options[kind], number),
+            *(fill(told) for fill in network.vtep),
         )
 
     def _flood(self, network: _Bound, fact: table.FloodFact) -> tuple[OvsRow, ...]:
-        ports = [self._port(network, vtep) for vtep in fact.vteps]
-        if len(ports) <= FLOOD_SHARD_SIZE:
-            return tuple(self._flood_flows(network, {0: ports}, b""))
+        kind, known = network.network_type, self._vteps
+        vteps = [known.get((kind, vtep)) or self._told(network, vtep) for vtep in fact.vteps]
+        if len(vteps) <= FLOOD_SHARD_SIZE:
+            return tuple(self._flood_flows(network, {0: vteps}, b""))
         shards: dict[int, list[bytes]] = {}
-        for port in ports:
-            number = int.from_bytes(port, "big") - FIRST_TUNNEL_OFPORT
-            shards.setdefault(1 + number // FLOOD_SHARD_SIZE, []).append(port)
+        for vtep, shard in zip(vteps, self._shards(vteps), strict=True):
+            shards.setdefault(shard, []).append(vtep)
         # Those between that hold nobody have their place in the group too.
         span = range(min(shards), max(shards) + 1)
         flows = self._flood_flows(network, shards, encode("group", group_id(span)))
@@ -313,16 +328,26 @@ class FlowRenderer:
     def _flood_flows(
         self, network: _Bound, shards: Mapping[int, list[bytes]], group: bytes
     ) -> Iterator[bytes]:
-        everyone = [port for ports in shards.values() for port in ports]
+        everyone = [vtep for vteps in shards.values() for vtep in vteps]
         for template in network.floods[bool(group)]:
             flood = self._stamps.floods.get(template.name)
             each = shards if "shard" in template.params else {0: everyone}
-            for shard, ports in sorted(each.items()):
+            for shard, vteps in sorted(each.items()):
                 number = encode("shard", shard % SHARDS)
                 values = network.constants | {"group": group, "shard": number}
                 yield (
-                    flood(ports, **values) if flood else self._stamps.flows[template.name](**values)
+                    flood(vteps, **values) if flood else self._stamps.flows[template.name](**values)
                 )
+
+    def _shards(self, vteps: list[bytes]) -> Iterator[int]:
+        """Of each, counted from 1."""
+        if self._vtep == "port":
+            first = FIRST_TUNNEL_OFPORT
+            return (1 + (int.from_bytes(v, "big") - first) // FLOOD_SHARD_SIZE for v in vteps)
+        # A power of two, so that few numbers of VTEPs are another number of shards; and half full,
+        # as addresses fall into them by chance: with 200 expected, 400 don't come.
+        count = min(SHARDS, 1 << (2 * len(vteps) // FLOOD_SHARD_SIZE).bit_length())
+        return (1 + crc32(v) % count for v in vteps)
 
     def _network(self, attachment: Attachment) -> _Bound:
         network = self._networks.get(attachment)
@@ -330,11 +355,14 @@ class FlowRenderer:
             if len(self._networks) > 2 * MAX_LOCAL_VLAN:  # most are of networks that have gone
                 self._networks.clear()
             held, kind = self._of(attachment), attachment.segment.network_type
+            one = self._vtep != "port"
             network = self._networks[attachment] = _Bound(
                 self._stamps,
                 attachment,
                 self._sizes.get(kind, 0),
                 lambda fact, *more: self._serving(fact, held.union(more), kind),
+                self._vtep,
+                encode("port", self._numbers.of((kind, ANYWHERE))) if one else None,
             )
         return network
 
@@ -346,9 +374,11 @@ class FlowRenderer:
             if attachment.drops(name.removeprefix("drop_"), name in self._conditions)
         )
 
-    def _port(self, network: _Bound, vtep: str) -> bytes:
+    def _told(self, network: _Bound, vtep: str) -> bytes:
+        """The parameter that tells a VTEP."""
         tunnel = network.network_type, vtep
-        port = self._ports.get(tunnel)
-        if port is None:
-            port = self._ports[tunnel] = encode("port", self._numbers.of(tunnel))
-        return port
+        told = self._vteps.get(tunnel)
+        if told is None:
+            value = self._numbers.of(tunnel) if self._vtep == "port" else vtep
+            told = self._vteps[tunnel] = encode(self._vtep, value)
+        return told

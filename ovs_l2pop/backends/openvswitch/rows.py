@@ -155,9 +155,9 @@ def delete_flows(
     return FLOW_MOD, body + match
 
 
-def delete_learned_flow(table: int, match: bytes) -> tuple[int, bytes]:
-    """The message that deletes the flow of priority 1 that has this match, whoever's it is."""
-    body = _FLOW_MOD.pack(0, 0, table, _FLOW_DELETE_STRICT, 0, 0, 1, _ANY, _ANY, _ANY, 0)
+def delete_learned_flow(table: int, priority: int, match: bytes) -> tuple[int, bytes]:
+    """The message that deletes the flow that has this match, whoever's it is."""
+    body = _FLOW_MOD.pack(0, 0, table, _FLOW_DELETE_STRICT, 0, 0, priority, _ANY, _ANY, _ANY, 0)
     return FLOW_MOD, body + match
 
 

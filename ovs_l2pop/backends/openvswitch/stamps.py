@@ -21,6 +21,7 @@ from ovs_l2pop.backends.openvswitch.codec import Codec
 from ovs_l2pop.backends.openvswitch.pipeline import (
     GROUP_BASE,
     METER_BASE,
+    REPEATED,
     SETTINGS,
     FlowTemplate,
     Pipeline,
@@ -53,6 +54,10 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "group": 0x1A2B3C4D,
         "meter": 0x2A3B4C5D,
         "size": 0x6D7E,
+        "remote4": "198.51.100.201",
+        "remote6": "2001:db8:b1b2:b3b4:b5b6:b7b8:b9ba:bbbc",
+        "remotes4": "198.51.100.203",
+        "remotes6": "2001:db8:c1c2:c3c4:c5c6:c7c8:c9ca:cbcc",
     },
     {
         "vlan": 0x123,
@@ -67,6 +72,10 @@ _SAMPLES: tuple[dict[str, Any], dict[str, Any]] = (
         "group": GROUP_BASE + 2,
         "meter": METER_BASE + 4,
         "size": 1468,
+        "remote4": "203.0.113.11",
+        "remote6": "2001:db8::2",
+        "remotes4": "203.0.113.12",
+        "remotes6": "2001:db8::3",
     },
 )
 
@@ -92,7 +101,7 @@ def encode(name: str, value: Any) -> bytes:
     match name:
         case "mac":
             return bytes.fromhex(value.replace(":", ""))
-        case "ip4" | "ip6":
+        case "ip4" | "ip6" | "remote4" | "remote6" | "remotes4" | "remotes6":
             return ip_address(value).packed
         case "vlan":
             return (0x1000 | int(value)).to_bytes(2, "big")  # OFPVID_PRESENT
@@ -165,17 +174,20 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class FloodStamp:
-    """As :class:`Stamp`, for templates whose last action is repeated for each of ``ports``."""
+    """As :class:`Stamp`, for templates whose last actions are repeated for each VTEP."""
 
     head: Stamp  #: up to and with the match
-    before: Stamp  #: actions before the repeated one
-    output: Stamp  #: the repeated action
+    before: Stamp  #: actions before the repeated ones
+    output: Stamp  #: the repeated actions
+    each: str  #: what of them differs, of :data:`.pipeline.REPEATED`
 
-    def __call__(self, ports: list[bytes], **values: bytes) -> bytes:
+    def __call__(self, vteps: list[bytes], **values: bytes) -> bytes:
         def pick(stamp: Stamp) -> bytes:
             return stamp(**{slot: values[slot] for slot in stamp.slots})
 
-        actions = pick(self.before) + b"".join([self.output(ports=port) for port in ports])
+        constant = {slot: values[slot] for slot in self.output.slots if slot != self.each}
+        first, last = self.output.bind(**constant).pieces
+        actions = pick(self.before) + first + (last + first).join(vteps) + last
         return pick(self.head) + _APPLY_ACTIONS.pack(4, 8 + len(actions)) + actions
 
 
@@ -204,7 +216,7 @@ class Stamps:
         }
         conjunctions = 0
         for template in pipeline.templates.values():
-            if "ports" in template.params:
+            if REPEATED & template.params:
                 self.floods[template.name] = self._compile_flood(template)
             elif template.params or template.fact != "bridge":
                 self.flows[template.name] = self._compile(template)
@@ -301,9 +313,16 @@ class Stamps:
 
     def _compile_flood(self, template: FlowTemplate) -> FloodStamp:
         heads, befores, outputs = [], [], []
+        try:
+            (each,) = REPEATED & template.params
+            first = next(
+                at for at, action in enumerate(template.actions) if f"${each}" in str(action)
+            )
+        except (ValueError, StopIteration):
+            raise self._no_flood(template) from None
         for sample in _LIBRARY_SAMPLES:
-            row = self._row(template, sample)  # with one port
-            last = self._codec.actions(template, template.actions[-1:], sample)
+            row = self._row(template, sample)  # with one VTEP
+            last = self._codec.actions(template, template.actions[first:], sample)
             size = len(b"".join(last))
             key = flow_key(row)
             actions = row[len(key) + _APPLY_ACTIONS.size :]
@@ -311,12 +330,18 @@ class Stamps:
             befores.append(actions[: len(actions) - size])
             outputs.append(actions[len(actions) - size :])
         head, before, output = (_find(template, *samples) for samples in (heads, befores, outputs))
-        if output.slots != ("ports",) or "ports" in head.slots + before.slots or template.goto:
-            raise PipelineError(
-                f"flows/{template.file}: template {template.name}: $ports must be in the last"
-                " action alone, with nothing behind it"
-            )
-        return FloodStamp(head, before, output)
+        ends = template.goto is None and template.actions[-1][0] == "OFPActionOutput"
+        if output.slots.count(each) != 1 or each in head.slots + before.slots or not ends:
+            raise self._no_flood(template)
+        return FloodStamp(head, before, output, each)
+
+    @staticmethod
+    def _no_flood(template: FlowTemplate) -> PipelineError:
+        names = " or ".join(f"${name}" for name in sorted(REPEATED))
+        return PipelineError(
+            f"flows/{template.file}: template {template.name}: one of {names} must be once in the"
+            " actions, and the last of these an output"
+        )
 
     def _miss(self, table: Table) -> bytes:
         goto: Table | None = None

@@ -177,4 +177,5 @@ def _settings(conf: Any, tunnel_bridge: str, tunnel_types: tuple[str, ...]) -> O
         drop_unknown_neighbour=conf.ovs_l2pop.unknown_neighbour == "drop",
         broadcast_rate=conf.ovs_l2pop.broadcast_rate,
         packet_too_big=conf.ovs_l2pop.packet_too_big,
+        flow_tunnels=conf.ovs_l2pop.tunnel_ports == "flow",
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from ovs_l2pop.backends.openvswitch.options import BROADCAST_RATE, PACKET_TOO_BIG
+from ovs_l2pop.backends.openvswitch.options import BROADCAST_RATE, PACKET_TOO_BIG, TUNNEL_PORTS
 from ovs_l2pop.config import (
     DRIFT_INTERVAL,
     HOLD_MOVING,
@@ -39,6 +39,7 @@ OPTS = [
     HOLD_MOVING,
     ORPHAN_TIME,
     VTEP_PROBE_INTERVAL,
+    TUNNEL_PORTS,
     BROADCAST_RATE,
     PACKET_TOO_BIG,
     *LIMITS,

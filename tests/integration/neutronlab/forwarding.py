@@ -14,7 +14,7 @@ from l2pop_lab.topology import Host
 UNICAST, ARP, FLOOD, ND = 20, 21, 22, 23
 TUNNEL_TYPES = ("vxlan", "gre", "geneve")
 
-_OUTPUT = re.compile(r"output:(\d+)")
+_OUTPUT = re.compile(r"(?:set_field:([\d.]+)->tun_dst,)?output:(\d+)")
 _VLAN = re.compile(r"dl_vlan=(\d+)")
 _MAC = r"((?:[0-9a-f]{2}:){5}[0-9a-f]{2})"
 
@@ -83,17 +83,20 @@ def read(host: Host) -> dict[int, Forwarding]:
         vlan_match = _VLAN.search(flow.match)
         if not vlan_match or flow.learned:
             continue
-        vlan, outputs = int(vlan_match[1]), _OUTPUT.findall(flow.actions)
+        vlan = int(vlan_match[1])
+        targets = [
+            remote or vteps.get(port, f"port {port}")
+            for remote, port in _OUTPUT.findall(flow.actions)
+        ]
         if flow.table == UNICAST and (mac := re.search(rf"dl_dst={_MAC}", flow.match)):
-            target = vteps.get(outputs[0], f"port {outputs[0]}") if outputs else "drop"
+            target = targets[0] if targets else "drop"
             _highest(unicast.setdefault(vlan, {}), mac[1], flow.priority, target)
         elif flow.table == ARP and (ip := re.search(r"arp_tpa=([\d.]+)", flow.match)):
             _highest(arp.setdefault(vlan, {}), ip[1], flow.priority, _answer(flow.actions))
         elif flow.table == ND and (ip := re.search(r"nd_target=([\da-f:]+)", flow.match)):
             _highest(nd.setdefault(vlan, {}), ip[1], flow.priority, _answer(flow.actions))
         elif flow.table == FLOOD and flow.priority >= flood.get(vlan, (0, None))[0]:
-            targets = frozenset(vteps.get(port, f"port {port}") for port in outputs)
-            flood[vlan] = (flow.priority, targets)
+            flood[vlan] = (flow.priority, frozenset(targets))
     return {
         vlan: Forwarding(
             unicast={key: value for key, (_, value) in unicast.get(vlan, {}).items()},
