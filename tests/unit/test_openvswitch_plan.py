@@ -119,8 +119,8 @@ def test_what_was_learned_of_a_vtep_goes_when_it_leaves(family: str, size: int) 
 
 def test_the_ways_in_of_a_port_go_behind_it() -> None:
     """Its frames come by another port from then on, and not before."""
-    way_in: list[Row] = [row for row in rendered(VtepFact(NET, A)) if isinstance(row, bytes) and row[0] == 0]
-    (port,) = (row for row in rendered(VtepFact(NET, A)) if isinstance(row, TunnelPort))
+    port, *way_in = rendered(VtepFact(NET, A))
+    assert isinstance(port, TunnelPort)
     assert len(way_in) == 1
     plan = planner().plan([], [*way_in, port], 0.0)
     assert (plan.entrances, plan.gone) == (way_in, [port])
