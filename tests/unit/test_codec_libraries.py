@@ -11,10 +11,13 @@ import pytest
 from ovs_l2pop import resources
 from ovs_l2pop.backends.openvswitch import pipeline
 from ovs_l2pop.backends.openvswitch.codec import LIBRARIES, Codec
-from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, METER_BASE, Pipeline
+from ovs_l2pop.backends.openvswitch.pipeline import GROUP_BASE, METER_BASE, REPEATED, Pipeline
 from ovs_l2pop.backends.openvswitch.rows import flow_key
 from ovs_l2pop.backends.openvswitch.stamps import Stamps, encode
 from ovs_l2pop.core.errors import ConfigError
+
+#: Of what is repeated.
+REMOTE = {"ports": "1{:03}", "remotes4": "192.0.{0}.{0}", "remotes6": "2001:db8::{}"}
 
 Compiled = dict[str, tuple[Codec, Stamps]]
 
@@ -31,6 +34,8 @@ PARAMETERS: list[dict[str, Any]] = [
         "group": GROUP_BASE + 1,
         "meter": METER_BASE + 1,
         "size": 1468,
+        "remote4": "192.0.2.9",
+        "remote6": "2001:db8::9",
     },
     {
         "vlan": 4094,
@@ -44,6 +49,8 @@ PARAMETERS: list[dict[str, Any]] = [
         "group": 0xFFFFFEFF,
         "meter": METER_BASE + 4094,
         "size": 1468,
+        "remote4": "192.0.2.9",
+        "remote6": "2001:db8::9",
     },
     {
         "vlan": 0x123,
@@ -57,6 +64,8 @@ PARAMETERS: list[dict[str, Any]] = [
         "group": GROUP_BASE + 7,
         "meter": METER_BASE + 7,
         "size": 1468,
+        "remote4": "192.0.2.9",
+        "remote6": "2001:db8::9",
     },
 ]
 
@@ -73,7 +82,7 @@ def compiled(loaded: Pipeline) -> Compiled:
 
 
 def values(names: Iterable[str], parameters: dict[str, Any]) -> dict[str, bytes]:
-    return {name: encode(name, parameters[name]) for name in names if name != "ports"}
+    return {name: encode(name, parameters[name]) for name in names if name not in REPEATED}
 
 
 def rows(stamps: Stamps) -> dict[str, bytes]:
@@ -88,9 +97,9 @@ def rows(stamps: Stamps) -> dict[str, bytes]:
             found[f"{name} {number}"] = stamp(**values(templates[name].params, parameters))
         for name, flood in stamps.floods.items():
             filled = values(templates[name].params, parameters)
-            for count in (1, 2, 400):
-                ports = [encode("port", 1000 + port) for port in range(count)]
-                found[f"{name} {number} to {count}"] = flood(ports, **filled)
+            for count in (1, 2, 200):
+                vteps = [encode(flood.each, REMOTE[flood.each].format(n)) for n in range(count)]
+                found[f"{name} {number} to {count}"] = flood(vteps, **filled)
     for span in (range(1, 2), range(3, 7)):
         for group in stamps.groups(span):
             found[f"group {group.group_id:#x} {span}"] = group.buckets

@@ -105,7 +105,11 @@ def outcome(directory: Path) -> Iterator[object]:
     yield loaded.cookie, loaded.learned_cookie, [table.id for table in loaded.learned]
     codec = Remembering(loaded)
     stamps = Stamps(loaded, codec)
-    for conditions in (SETTINGS, {"known_vteps_only"}, {"shared"}, {"distributed"}, ()):
+    flow = {"flow_tunnels", "known_vteps_only"}
+    for conditions in (
+        *(SETTINGS, flow, flow | {"underlay_ipv6"}, flow | {"distributed"}),
+        *(SETTINGS - {"flow_tunnels"}, {"known_vteps_only"}, {"shared"}, {"distributed"}, ()),
+    ):
         renderer = FlowRenderer(stamps, PortNumbers(), OPTIONS, conditions)
         yield renderer.static(7)
         for fact in FACTS:

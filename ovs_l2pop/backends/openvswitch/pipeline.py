@@ -35,6 +35,16 @@ PARAM_SIZES = {
 #: Those of which a flood has many: the actions from there on are repeated for each.
 REPEATED = frozenset({"ports", "remotes4", "remotes6"})
 
+#: When a parameter tells a VTEP.
+_TELLS_A_VTEP: Mapping[str, Mapping[str, bool]] = {
+    "ports": {"flow_tunnels": False},
+    **{
+        f"remote{many}{version}": {"flow_tunnels": True, "underlay_ipv6": version == 6}
+        for version in (4, 6)
+        for many in ("", "s")
+    },
+}
+
 _OF_NETWORK = frozenset({"vlan", "segment"})
 
 #: Fact → the parameters that it fills in.
@@ -380,6 +390,9 @@ def _template(
         raise file.error(where, "equal can't be combined with params")
     if {"shard", "group"} & params and not when.get("wide"):
         raise file.error(where, "$shard and $group are of wide floods")
+    for param in params:
+        if (needs := _TELLS_A_VTEP.get(param)) and not needs.items() <= when.items():
+            raise file.error(where, f"${param} is told only when {dict(needs)}")
     if {"ip4", "ip6"} <= params:
         raise file.error(where, "a neighbour has one address: $ip4 or $ip6")
     if network_type is not None and fact == "bridge":
