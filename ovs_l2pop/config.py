@@ -181,6 +181,12 @@ L2POP_OPTS = [
         help="What the agent writes to stderr: lines for people, or objects of JSON, one a line,"
         " with time, level, logger and message.",
     ),
+    cfg.PortOpt(
+        "metrics_port",
+        default=0,
+        help="TCP port of 127.0.0.1 on which the agent answers Prometheus. 0: it does not."
+        " Needs prometheus-client (pip install 'ovs-l2pop[metrics]').",
+    ),
     cfg.StrOpt(
         "state_path",
         default=STATE_PATH,

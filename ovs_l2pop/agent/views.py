@@ -115,16 +115,17 @@ def health(worker: Worker) -> View:
     For another thread than the worker, which may be waiting for a dataplane that hangs.
     """
     try:
-        view: View = worker.call(lambda: _health(worker)).result(_PATIENCE)
-        return view
+        rows = worker.call(lambda: health_rows(worker)).result(_PATIENCE)
+        return _view(_HEALTH_COLUMNS, [list(row) for row in rows])
     except TimeoutError:
         busy = f"no answer for {worker.busy:.0f} s"
         detail = f"{busy}; before: {worker.trouble}" if worker.trouble else busy
         return _view(_HEALTH_COLUMNS, [["dataplane", "trouble", detail]])
 
 
-def _health(worker: Worker) -> View:
-    rows = [
+def health_rows(worker: Worker) -> list[Health]:
+    """The rows of :func:`health`, in the worker."""
+    return [
         _state("dataplane", worker.trouble, f"{len(worker.reconciler.difference.installed)} rows"),
         _state("refused rows", _refused(worker), "none"),
         _state("table on disk", worker.unkept or worker.forgetful, "kept"),
@@ -135,7 +136,6 @@ def _health(worker: Worker) -> View:
         *_answering(worker),
         *worker.speaker_health(),
     ]
-    return _view(_HEALTH_COLUMNS, [list(row) for row in rows])
 
 
 def _state(what: str, trouble: str | None, well: str) -> Health:

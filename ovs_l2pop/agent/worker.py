@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from ovs_l2pop.agent.counters import Counters
 from ovs_l2pop.agent.dataplane import Dataplane
 from ovs_l2pop.agent.jobs import Call, Jobs, Messages, Outcome
 from ovs_l2pop.agent.keeping import Keeping, as_line
@@ -104,6 +105,7 @@ class Worker:
         self.table = ForwardingTable(local_ip, limits, holds=holds)
         self.reconciler = Reconciler(self.table, backend)
         self.watch = Watch(drift_interval)
+        self.counters = Counters()
         self.prober = prober
         self._speaker = speaker
         self._housekeeping = housekeeping
@@ -392,6 +394,7 @@ class Worker:
         written: list[Refusal] = []
         kept: list[bytes] = []
         taken: list[Change] = []
+        began = time.monotonic()
 
         def take_in() -> None:
             self._find_addresses()  # one that was given to this host just now may be among them
@@ -410,6 +413,7 @@ class Worker:
 
         self._guarded(take_in)
         self._jobs.done(batch)
+        self.counters.taken_in(batch, time.monotonic() - began)
         for job in batch:
             job.outcome.refusals += written
             job.outcome.unkept = self.unkept
@@ -493,6 +497,7 @@ class Worker:
     def _mend(self, drift: Drift) -> None:
         """Write again what somebody else changed."""
         cost = time.monotonic() - self._look_began
+        self.counters.looks += 1
         refused = self.reconciler.refused
         found = [("missing", row) for row in drift.missing if row not in refused]
         found += [("surplus", row) for row in drift.surplus if row not in refused]

@@ -93,6 +93,7 @@ class RunAgent(Command):
         listener = _listener(conf, arguments, worker)
         control = ControlServer(path, worker)
         manager = ServiceManager()
+        metrics = _metrics(options, worker)
         try:
             tried = worker.start()
             tried.add_done_callback(lambda _: os.write(tell, b"\0"))
@@ -108,6 +109,8 @@ class RunAgent(Command):
         finally:
             if listener is not None:
                 listener.stop()
+            if metrics is not None:
+                metrics.shutdown()
             control.close()
             worker.stop()
         return 0
@@ -141,6 +144,22 @@ def _listener(conf: Any, arguments: list[str], worker: Any) -> Any:
             f"[DEFAULT] transport_url needs oslo.messaging ({error}): pip install 'ovs-l2pop[rpc]'"
         ) from error
     return Listener(conf, arguments, worker)
+
+
+def _metrics(options: Any, worker: Any) -> Any:
+    """What answers Prometheus, or None."""
+    if not options.metrics_port:
+        return None
+    from ovs_l2pop.core.errors import ConfigError
+
+    try:
+        from ovs_l2pop.agent import metrics
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"[ovs_l2pop] metrics_port needs prometheus-client ({error}):"
+            " pip install 'ovs-l2pop[metrics]'"
+        ) from error
+    return metrics.serve(worker, options.backend, options.metrics_port)
 
 
 def _log_to_stderr(level: int) -> StderrHandler:
