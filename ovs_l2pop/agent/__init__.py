@@ -9,6 +9,7 @@
     dataplane.py   the dataplane in line, or why not and when that is tried again
     watch.py       when to look for what somebody else changed
     telling.py     what the log says of messages
+    history.py     what it was told lately
     counters.py    what it has done so far
     metrics.py     that, and what it holds, for Prometheus
     control.py     the control socket

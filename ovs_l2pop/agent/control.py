@@ -6,6 +6,8 @@ JSON Lines over a unix stream socket that only its owner can open. The first lin
                                                  shuts its side down
     {"command": "show", "what": "networks"}      or vteps, entries, tunnels, health
     {"command": "check"} {"command": "repair"} {"command": "dump"}
+    {"command": "why", "address": "10.0.0.5"}    or a MAC: who claims it, and what follows
+    {"command": "history"}                       where the file is that says who told what
 
 The answer is one object: ``{"error": …}``, or what the command gives.
 """
@@ -192,6 +194,13 @@ class _Handler(socketserver.StreamRequestHandler):
         elif command == "dump":
             told = worker.call(lambda: list(worker.table.messages())).result()
             result = {"local_ip": worker.local_ip, "messages": told}
+        elif command == "why":
+            address = request.get("address") if isinstance(request, dict) else None
+            if not isinstance(address, str):
+                raise ControlError(f"no address: {address!r:.80}")
+            result = worker.call(lambda: views.why(worker, address)).result() | _history(worker)
+        elif command == "history":
+            result = _history(worker)
         elif command in ("check", "repair"):
             view = views.check if command == "check" else views.repair
             result = worker.call(lambda: view(worker)).result()
@@ -253,6 +262,10 @@ class _Handler(socketserver.StreamRequestHandler):
         if self._closed and rest:
             lines.append(rest)
         return lines
+
+
+def _history(worker: Worker) -> dict[str, Any]:
+    return {"history": str(worker.history.path) if worker.history else None}
 
 
 def _summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:

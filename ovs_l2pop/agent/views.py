@@ -11,7 +11,7 @@ from ovs_l2pop.agent.worker import Worker
 from ovs_l2pop.core.backend import Health, RowText
 from ovs_l2pop.core.difference import Row
 from ovs_l2pop.core.errors import BackendError, brief
-from ovs_l2pop.core.table import VTEP
+from ovs_l2pop.core.table import NEIGHBOUR, UNICAST, VTEP, Key
 
 View = dict[str, Any]
 
@@ -190,6 +190,38 @@ def _mended(worker: Worker) -> str:
     parts = [f"{count} {state} {kind}" for (state, kind), count in sorted(watch.mended.items())]
     last = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(watch.last_found))
     return f"mended so far: {', '.join(parts)}; last {last}"
+
+
+def why(worker: Worker, address: str) -> View:
+    """Who claims an address, who wins, and which rows follow: ``claims``, the oldest first, each
+    with ``rows`` of ("installed", "missing" or "refused", then as :class:`.RowText`)."""
+    reconciler = worker.reconciler
+
+    def rows(key: Key) -> Iterable[list[Any]]:
+        for row in reconciler.difference.rows(key):
+            state = "installed" if row in reconciler.difference.installed else "missing"
+            if row in reconciler.refused:
+                state = "refused"
+            yield [state, *reconciler.describe(row)]
+
+    claims = []
+    for network_id, entry, wins_mac, wins_ip in worker.table.claims(address):
+        follows = [
+            *(rows((UNICAST, network_id, entry.mac)) if wins_mac else ()),
+            *(rows((NEIGHBOUR, network_id, entry.ip)) if wins_ip else ()),
+        ]
+        claims.append(
+            {
+                "network_id": network_id,
+                **entry._asdict(),
+                "here": entry.vtep in worker.table.own,
+                "attached": worker.table.attachment(network_id) is not None,
+                "wins_mac": wins_mac,
+                "wins_ip": wins_ip,
+                "rows": follows,
+            }
+        )
+    return {"claims": claims, "trouble": worker.trouble}
 
 
 SHOW: Mapping[str, Callable[[Worker], View]] = {

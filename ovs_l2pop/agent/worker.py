@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ovs_l2pop.agent.counters import Counters
 from ovs_l2pop.agent.dataplane import Dataplane
+from ovs_l2pop.agent.history import History
 from ovs_l2pop.agent.jobs import Call, Jobs, Messages, Outcome
 from ovs_l2pop.agent.keeping import Keeping, as_line
 from ovs_l2pop.agent.probing import Prober
@@ -98,6 +99,7 @@ class Worker:
         limits: Limits | None = None,
         holds: bool = False,
         prober: Prober | None = None,
+        history: History | None = None,
         speaker: Callable[[], Speaker | None] = lambda: None,
         housekeeping: Callable[[], None] = lambda: None,
     ) -> None:
@@ -106,6 +108,7 @@ class Worker:
         self.reconciler = Reconciler(self.table, backend)
         self.watch = Watch(drift_interval)
         self.counters = Counters()
+        self.history = history
         self.prober = prober
         self._speaker = speaker
         self._housekeeping = housekeeping
@@ -394,18 +397,23 @@ class Worker:
         written: list[Refusal] = []
         kept: list[bytes] = []
         taken: list[Change] = []
+        noted: list[tuple[str, list[bytes]]] = []
         began = time.monotonic()
 
         def take_in() -> None:
             self._find_addresses()  # one that was given to this host just now may be among them
             for job in batch:
                 for told in job.told:
-                    kept.extend(self._apply_all(told, job.outcome.refusals, taken))
+                    lines = self._apply_all(told, job.outcome.refusals, taken)
+                    noted.append(("server" if told.line is None else "socket", lines))
+                    kept.extend(lines)
             for text in changed(taken):
                 LOG.info("%s", text)
             self._hold()
             self._keep(kept)
             written.extend(self._follow())
+            if self.history is not None:
+                self.history.note(noted)
             changes = (change for job in batch for told in job.told for change in told.changes)
             speaker = self._speaker()
             if speaker and any(isinstance(change, Attachment | Detach) for change in changes):

@@ -9,6 +9,7 @@
     send.py       hand messages to it; sending.py does it without the application
     show.py       what it holds
     check.py      what differs, and mending that
+    why.py        who told it what, and what follows
     doctor.py     what is wrong at this host
     clean.py      take everything of ours out of the dataplane
     declare.py    all that it holds, as a document

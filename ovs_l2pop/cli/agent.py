@@ -47,6 +47,7 @@ class RunAgent(Command):
         # Imported here: commands that only talk to an agent start in half the time without.
         from ovs_l2pop import config
         from ovs_l2pop.agent.control import ControlServer
+        from ovs_l2pop.agent.history import History
         from ovs_l2pop.agent.probing import Prober
         from ovs_l2pop.agent.store import Store
         from ovs_l2pop.agent.worker import Worker
@@ -87,6 +88,7 @@ class RunAgent(Command):
             limits=config.limits(options),
             holds=options.hold_moving_addresses,
             prober=Prober.every(options.vtep_probe_interval, options.local_ip),
+            history=History(Path(options.state_path).absolute()),
             speaker=lambda: listener,
             housekeeping=lambda: control.keep_place(),
         )

@@ -237,6 +237,15 @@ def _release(index: dict[str, _Claims], address: str, entry: Entry) -> None:
         (index[address],) = claims
 
 
+class Claim(NamedTuple):
+    """That a machine is behind a VTEP, as somebody claims."""
+
+    network_id: str
+    entry: Entry
+    wins_mac: bool  #: frames to the MAC go there
+    wins_ip: bool  #: questions for the IP are answered with its MAC
+
+
 class EntryState(NamedTuple):
     """An entry as an operator sees it."""
 
@@ -532,6 +541,21 @@ class ForwardingTable:
             else:
                 state = "waiting"
             yield EntryState(network_id, entry, state)
+
+    def claims(self, address: str) -> Iterator[Claim]:
+        """Who claims a MAC or an IP in which network, the oldest first."""
+        for network_id, network in self._networks.items():
+            found = network.macs.get(address) or network.ips.get(address) or ()
+            here = network.attachment
+            for entry in [found] if isinstance(found, Entry) else list(found):
+                mac, ip = (
+                    here is not None and network.winner(claims, of, here) == entry
+                    for claims, of in (
+                        (network.macs[entry.mac], entry.mac),
+                        (network.ips[entry.ip], entry.ip),
+                    )
+                )
+                yield Claim(network_id, entry, mac, ip)
 
     def messages(self) -> Iterator[dict[str, object]]:
         """Messages that build an equal table, few of them, claims of one address in their order."""

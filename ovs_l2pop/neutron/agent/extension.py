@@ -19,6 +19,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from ovs_l2pop.agent.control import ControlServer
+from ovs_l2pop.agent.history import History
 from ovs_l2pop.agent.probing import Prober
 from ovs_l2pop.agent.store import Store
 from ovs_l2pop.agent.worker import Worker
@@ -74,6 +75,7 @@ class L2popExtension(l2_extension.L2AgentExtension):
             limits=limits(conf.ovs_l2pop),
             holds=conf.ovs_l2pop.hold_moving_addresses,
             prober=Prober.every(conf.ovs_l2pop.vtep_probe_interval, settings.local_ip),
+            history=History(state_path),
             speaker=lambda: self._follower,
             housekeeping=lambda: self._control.keep_place(),
         )
