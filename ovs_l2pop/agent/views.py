@@ -1,6 +1,7 @@
 """What an agent shows of itself: plain rows for tables and JSON. Runs in the agent's worker
 but for :func:`health`."""
 
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -194,15 +195,20 @@ def _mended(worker: Worker) -> str:
 
 def why(worker: Worker, address: str) -> View:
     """Who claims an address, who wins, and which rows follow: ``claims``, the oldest first, each
-    with ``rows`` of ("installed", "missing" or "refused", then as :class:`.RowText`)."""
+    with ``rows`` of ("installed", "missing" or "refused", packets or None, then as
+    :class:`.RowText`)."""
     reconciler = worker.reconciler
 
     def rows(key: Key) -> Iterable[list[Any]]:
-        for row in reconciler.difference.rows(key):
+        found = reconciler.difference.rows(key)
+        hits: Mapping[Row, int] = {}
+        with contextlib.suppress(BackendError):
+            hits = reconciler.hits(found) if worker.trouble is None else {}
+        for row in found:
             state = "installed" if row in reconciler.difference.installed else "missing"
             if row in reconciler.refused:
                 state = "refused"
-            yield [state, *reconciler.describe(row)]
+            yield [state, hits.get(row), *reconciler.describe(row)]
 
     claims = []
     for network_id, entry, wins_mac, wins_ip in worker.table.claims(address):

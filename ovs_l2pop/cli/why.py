@@ -33,6 +33,12 @@ def _is_about(event: Event, about: str | None) -> bool:
     return not about or about in event[4:] or event.network_id.startswith(about)
 
 
+def _row(row: list[Any]) -> str:
+    state, packets, *texts = row
+    counted = [] if packets is None else [f"({packets} packets)"]
+    return " ".join([state, *texts, *counted])
+
+
 def _time(at: float) -> str:
     return datetime.datetime.fromtimestamp(at).astimezone().isoformat(" ", "milliseconds")
 
@@ -117,7 +123,7 @@ class Why(Lister):
                     *((_time(event.at), event.by) if event else ("before the history", "")),
                     self._wins(claim, "wins_mac"),
                     self._wins(claim, "wins_ip"),
-                    "\n".join(" ".join(map(str, row)) for row in claim["rows"]),
+                    "\n".join(map(_row, claim["rows"])),
                 ]
             )
         if not rows:

@@ -119,6 +119,9 @@ class Backend(Protocol):
         :returns: None where there is no other way than :meth:`installed`.
         """
 
+    def hits(self, rows: Collection[Row]) -> Mapping[Row, int]:
+        """How many packets each of these rows has served, as far as the dataplane counts that."""
+
     def write(self, batches: Iterable[Batch]) -> Mapping[Row, str]:
         """Write, and return when everything is in place.
 

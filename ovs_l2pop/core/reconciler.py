@@ -258,6 +258,13 @@ class Reconciler:
 
     # ------------------------------------------------------------------------------------------
 
+    def hits(self, rows: Collection[Row]) -> Mapping[Row, int]:
+        """How many packets each row has served, as far as that is counted.
+
+        :raises BackendError: the dataplane can't be read.
+        """
+        return self._backend.hits(rows)
+
     def describe(self, row: Row) -> RowText:
         """The row for people."""
         return self._backend.describe(row)

@@ -1,6 +1,7 @@
 """``why`` and ``history``: asked of a running agent, about a real dataplane."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from feed_helpers import FLOODING, Net, send, wait_until
+from feed_helpers import FLOODING, Net, Site, send, wait_until
 
 from l2pop_lab.topology import AgentProcess, Host, Lab
 
@@ -72,6 +73,25 @@ def test_history_of_this_and_that(agent: AgentProcess) -> None:
     assert [row["mac"] for row in asked(agent, "history", OTHER.id[:20], "--limit", "1")]
     assert len(asked(agent, "history", OTHER.id)) == 1
     assert asked(agent, "history", "10.0.0.99") == []
+
+
+def test_how_often_it_is_used(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(2)
+    vm1, vm2 = (
+        host.add_machine(f"vm{n}", mac, f"10.0.0.{n}", tag=5)
+        for n, (host, mac) in enumerate(zip(lab.hosts, (MAC1, MAC2), strict=True), 1)
+    )
+    site = Site.start(lab)
+    site.populate(NET, [vm1, vm2])
+
+    def packets() -> list[int]:
+        (claim,) = asked(site.agent(lab.hosts[0]), "why", MAC2)
+        return [int(count) for count in re.findall(r"\((\d+) packets\)", claim["rows"])]
+
+    assert packets() == [0, 0]
+    assert vm1.ping("10.0.0.2", count=3).lost == 0
+    # The switch counts twice a second what its cached flows have passed.
+    wait_until(lambda: packets() == [3, 1], "three frames and a question")
 
 
 def test_live(make_lab: Callable[..., Lab]) -> None:

@@ -81,6 +81,9 @@ class ToyBackend:
     def present(self, asked: Collection[Row]) -> set[Row] | None:
         return None
 
+    def hits(self, rows: Collection[Row]) -> Mapping[Row, int]:
+        return {}
+
     def look(self, ready: Callable[[], None]) -> Look | None:
         return None
 

@@ -85,6 +85,9 @@ class FakeBackend:
         slots = set(map(self.slot, asked))
         return {row for row in self.rows if self.slot(row) in slots}
 
+    def hits(self, rows: Collection[Row]) -> Mapping[Row, int]:
+        return {}
+
     def look(self, ready: Callable[[], None]) -> Look | None:
         if self.meets is None:
             return None

@@ -198,6 +198,9 @@ class LinuxBridgeBackend:
     def present(self, asked: Collection[Row]) -> set[Row] | None:
         return None
 
+    def hits(self, rows: Collection[Row]) -> Mapping[Row, int]:
+        return {}
+
     def look(self, ready: Callable[[], None]) -> Look | None:
         return None
 

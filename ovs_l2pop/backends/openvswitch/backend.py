@@ -235,6 +235,15 @@ class OpenvswitchBackend:
         found.difference_update(self._planner.lingering.rows())
         return {row for row in found if self.slot(row) in slots}
 
+    def hits(self, asked: Collection[Row]) -> Mapping[Row, int]:
+        found: dict[Row, int] = {}
+        for row in asked:
+            if isinstance(row, bytes):
+                match = rows.flow_key(row)[3:]
+                for body in self._open().flows(self.pipeline.cookie, row[0], match):
+                    found.update((r, n) for n, r in rows.counted_flows_in(body) if r == row)
+        return found
+
     def look(self, ready: Callable[[], None]) -> Look | None:
         if not self._open().pushes:
             return None  # the connection is the Neutron agent's
