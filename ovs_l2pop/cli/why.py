@@ -44,8 +44,10 @@ def _time(at: float) -> str:
 
 
 class History(Lister):
-    """List what the agent was told lately, the oldest first: since the file was begun anew,
-    some megabytes ago."""
+    """List what the agent was told lately, the oldest first.
+
+    As far as it is kept: 8 to 16 MiB of messages.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -72,7 +74,7 @@ class History(Lister):
 
 
 class Watch(Command):
-    """Tell live what the agent is told, until Ctrl-C: one line each, as `history` lists it."""
+    """Tell live what the agent is told, until Ctrl-C."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -97,6 +97,8 @@ class Evidence:
     claims: tuple[Claim, ...] = ()
     ports: tuple[Port, ...] = ()
     flows: tuple[Flow, ...] = ()
+    #: A bridge that has no flows and is not to do without.
+    drops_all: str | None = None
     ways: tuple[Way, ...] = ()
     #: What couldn't be looked at: what, why.
     unseen: tuple[tuple[str, str], ...] = ()

@@ -178,6 +178,16 @@ def _ports(seen: Evidence) -> Iterator[Finding]:
             )
 
 
+def _drops_all(seen: Evidence) -> Iterator[Finding]:
+    if bridge := seen.drops_all:
+        yield Finding(
+            f"{bridge} has no flows and drops all frames of machines",
+            bridge,
+            "its fail mode is secure: without flows it forwards nothing",
+            f"restart who programs it, or ovs-vsctl del-fail-mode {bridge}",
+        )
+
+
 def _drift(seen: Evidence) -> Iterator[Finding]:
     for state, kind, place, what, does in seen.drift:
         yield Finding(
@@ -318,6 +328,7 @@ _RULES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _tags,
     _no_port,
     _ports,
+    _drops_all,
     _conflicts,
     _elsewhere,
     _foreign_flows,

@@ -91,10 +91,12 @@ def gather(where: Where) -> Evidence:
     links = look("devices", lambda: listed("ip", "-j", "-d", "link", "show"), [])
     addresses = look("addresses", _addresses, {})
     if where.backend == "openvswitch":
-        ports = look("ports", lambda: _switch_ports(where), ())
+        flags = look("port flags", lambda: _port_flags(where), {})
+        ports = look("ports", lambda: _switch_ports(where, flags), ())
         flows = look("flows", lambda: _foreign_flows(where), ())
+        empty = look("integration bridge", lambda: _is_empty(where), False)
     else:
-        ports, flows = look("ports", lambda: _bridge_ports(links), ()), ()
+        ports, flows, empty = look("ports", lambda: _bridge_ports(links), ()), (), False
     seen = Evidence(
         where.backend,
         where.local_ip or told.get("local_ip"),
@@ -106,6 +108,7 @@ def gather(where: Where) -> Evidence:
         claims=claims,
         ports=ports,
         flows=flows,
+        drops_all=where.integration_bridge if empty else None,
     )
     rivals = look("local_ip elsewhere", lambda: _rivals(seen, links), ())
     ways = look("underlay", lambda: _ways(seen, looker), ())
@@ -174,8 +177,42 @@ def _networks(where: Where, messages: Iterable[Message]) -> tuple[Network, ...]:
 # -- the switch ----------------------------------------------------------------------------------
 
 
-def _switch_ports(where: Where) -> tuple[Port, ...]:
-    """Ports of both bridges, read from Open vSwitch's database."""
+#: Configuration of a port by OpenFlow (ofp_port_config of 1.0), and what it does to its machine.
+_FLAGS = {
+    "NO_RECV": "what its machine sends is dropped (OpenFlow's no-receive)",
+    "NO_FWD": "what is for its machine is dropped (OpenFlow's no-forward)",
+    "NO_FLOOD": "no broadcast gets to its machine (OpenFlow's no-flood)",
+}
+_DESCRIBED = re.compile(
+    r"^ \S+\((?P<name>[^)]+)\): addr.*?^ +config: +(?P<config>.*?)$", re.M | re.S
+)
+
+
+def _port_flags(where: Where) -> dict[str, list[str]]:
+    """What is set by OpenFlow on ports of the integration bridge. Later versions of it than 1.0
+    don't say no-flood."""
+    target = f"unix:{where.rundir}/{where.integration_bridge}.mgmt"
+    text = run("ovs-ofctl", "-O", "OpenFlow10", "dump-ports-desc", target)
+    return {
+        port["name"].strip('"'): [_FLAGS[flag] for flag in port["config"].split() if flag in _FLAGS]
+        for port in _DESCRIBED.finditer(text)
+    }
+
+
+def _is_empty(where: Where) -> bool:
+    """Whether the integration bridge forwards nothing at all."""
+    bridge = where.integration_bridge
+    mode = run("ovs-vsctl", f"--db={where.ovsdb}", "--timeout=3", "get-fail-mode", bridge).strip()
+    target = f"unix:{where.rundir}/{bridge}.mgmt"
+    flows = run("ovs-ofctl", "-O", "OpenFlow14", "dump-aggregate", target)
+    return mode == "secure" and "flow_count=0" in flows
+
+
+def _switch_ports(where: Where, flags: Mapping[str, list[str]]) -> tuple[Port, ...]:
+    """Ports of both bridges, read from Open vSwitch's database.
+
+    :param flags: what is wrong with ports of the integration bridge besides.
+    """
 
     def table(name: str, *columns: str) -> list[dict[str, Any]]:
         text = run(
@@ -193,7 +230,8 @@ def _switch_ports(where: Where) -> tuple[Port, ...]:
     columns = ("_uuid", "name", "type", "mtu", "error", "admin_state", "external_ids")
     interfaces = {row["_uuid"][1]: row for row in table("Interface", *columns)}
     found = []
-    for port in table("Port", "_uuid", "name", "tag", "trunks", "vlan_mode", "interfaces"):
+    columns = ("_uuid", "name", "tag", "trunks", "vlan_mode", "interfaces", "protected")
+    for port in table("Port", *columns, "status", "rstp_status"):
         bridge = of_port.get(port["_uuid"][1], "")
         if bridge not in (where.integration_bridge, where.tunnel_bridge) or port["name"] == bridge:
             continue
@@ -202,8 +240,13 @@ def _switch_ports(where: Where) -> tuple[Port, ...]:
             kind = interface["type"]
             ids = dict(interface["external_ids"][1])
             wrong = [f"Open vSwitch can't use it: {error}" for error in _set(interface["error"])]
-            if _set(interface["admin_state"]) == ["down"] and bridge == where.integration_bridge:
-                wrong.append("it is down")
+            if bridge == where.integration_bridge and kind != "patch":
+                if _set(interface["admin_state"]) == ["down"]:
+                    wrong.append("it is down")
+                if port["protected"]:
+                    wrong.append("it is protected, and reaches no other such port")
+                wrong += _spanning_tree(port)
+                wrong += flags.get(interface["name"], ())
             found.append(
                 Port(
                     interface["name"],
@@ -220,6 +263,16 @@ def _switch_ports(where: Where) -> tuple[Port, ...]:
                 )
             )
     return tuple(found)
+
+
+def _spanning_tree(port: Mapping[str, Any]) -> list[str]:
+    """In which state it is that lets nothing through, if in any."""
+    states = (
+        dict(port["status"][1]).get("stp_state"),
+        dict(port["rstp_status"][1]).get("rstp_port_state"),
+    )
+    good = (None, "forward", "Forwarding", "disable", "Disabled")
+    return [f"spanning tree has it in the state {state}" for state in states if state not in good]
 
 
 def _set(value: Any) -> list[Any]:
@@ -269,6 +322,14 @@ def _addresses() -> dict[str, str]:
     }
 
 
+#: Flags of a bridge's port that are on by default, and what it doesn't get without.
+_KEPT_OUT = {
+    "flood": "its machine gets nothing until it has spoken",
+    "bcast_flood": "no broadcast gets to its machine",
+    "mcast_flood": "no multicast gets to its machine",
+}
+
+
 def _bridge_ports(links: Iterable[Mapping[str, Any]]) -> tuple[Port, ...]:
     found = []
     for link in links:
@@ -283,6 +344,9 @@ def _bridge_ports(links: Iterable[Mapping[str, Any]]) -> tuple[Port, ...]:
             wrong.append(f"its bridge has it in the state {state}")
         if kind != "vxlan":  # of that the agent says so itself
             wrong += [flag for flag in ("isolated", "locked") if data.get(flag)]
+            wrong += [
+                f"{flag} is off: {why}" for flag, why in _KEPT_OUT.items() if data.get(flag, 1) == 0
+            ]
         vxlan = kind == "vxlan"
         found.append(
             Port(

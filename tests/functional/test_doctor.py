@@ -235,6 +235,41 @@ def test_an_isolated_port_is_told(make_lab: Callable[..., Lab]) -> None:
         doctor(one).one("tap-vm0: isolated")
 
 
+@pytest.mark.parametrize("flag", ["flood", "bcast_flood", "mcast_flood"])
+def test_a_port_that_is_kept_out_is_told(make_lab: Callable[..., Lab], flag: str) -> None:
+    for pair in _pair(make_lab, "linuxbridge"):
+        one, _ = pair.hosts
+        one.exec("bridge", "link", "set", "dev", "tap-vm0", flag, "off")
+        doctor(one).one(f"tap-vm0: {flag} is off")
+
+
+@pytest.mark.parametrize("flag", ["receive", "forward", "flood"])
+def test_what_openflow_has_set_on_a_port_is_told(ovs: Pair, flag: str) -> None:
+    one, _ = ovs.hosts
+    one.ofctl("mod-port", "br-int", "tap-vm0", f"no-{flag}", version="OpenFlow10")
+    doctor(one).one("tap-vm0: ", f"(OpenFlow's no-{flag})")
+
+
+def test_a_protected_port_is_told(ovs: Pair) -> None:
+    one, _ = ovs.hosts
+    one.vsctl("set", "Port", "tap-vm0", "protected=true")
+    doctor(one).one("tap-vm0: it is protected")
+
+
+@pytest.mark.expected_warnings(r"stp")
+def test_a_port_that_spanning_tree_holds_is_told(ovs: Pair) -> None:
+    one, _ = ovs.hosts
+    one.vsctl("set", "Bridge", "br-int", "stp_enable=true")
+    doctor(one).one("tap-vm0: spanning tree has it in the state listen")
+
+
+def test_an_integration_bridge_without_flows_is_told(ovs: Pair) -> None:
+    one, _ = ovs.hosts
+    one.vsctl("set-fail-mode", "br-int", "secure")
+    one.ofctl("del-flows", "br-int")
+    doctor(one).one("br-int has no flows and drops all frames")
+
+
 # -- what is announced -----------------------------------------------------------------------------
 
 
