@@ -10,6 +10,7 @@
     show.py       what it holds
     check.py      what differs, and mending that
     why.py        who told it what, and what follows
+    trace.py      where a machine's frame goes
     doctor.py     what is wrong at this host
     clean.py      take everything of ours out of the dataplane
     declare.py    all that it holds, as a document

@@ -32,7 +32,7 @@ class Doctor(Lister):
         from ovs_l2pop.doctor import findings, gather
 
         conf = config.load(config_arguments(parsed_args), need_local_ip=False)
-        seen = gather.gather(_where(conf, self.socket_path(parsed_args)))
+        seen = gather.gather(where(conf, self.socket_path(parsed_args)))
         found = findings.find(seen)
         rows = [["finding", *finding] for finding in found]
         remedy = "run it as root" if gather.may_look() else "mend that, and look again"
@@ -43,7 +43,7 @@ class Doctor(Lister):
         return ["kind", "what", "offender", "evidence", "remedy"], rows
 
 
-def _where(conf: Any, socket: Path) -> "Where":
+def where(conf: Any, socket: Path) -> "Where":
     """Where things are.
 
     :raises ConfigError: names the option.

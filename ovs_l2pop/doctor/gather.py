@@ -115,6 +115,32 @@ def gather(where: Where) -> Evidence:
     return replace(seen, rivals=rivals, ways=ways, unseen=tuple(looker.unseen))
 
 
+def machines(where: Where) -> Evidence:
+    """What is plugged in here, and what is known of networks and entries.
+
+    :raises L2popError: it can't be looked at.
+    """
+    told = _ask(where, command="dump")
+    if where.backend == "openvswitch":
+        ports = _switch_ports(where, {})
+    else:
+        ports = _bridge_ports(listed("ip", "-j", "-d", "link", "show"))
+        learned = {
+            entry["ifname"]: entry["mac"]
+            for entry in listed("bridge", "-j", "fdb", "show")
+            if "master" in entry and entry.get("state") != "permanent"
+        }
+        ports = tuple(replace(port, mac=learned.get(port.name)) for port in ports)
+    return Evidence(
+        where.backend,
+        where.local_ip or told["local_ip"],
+        where.udp_port,
+        networks=_networks(where, told["messages"]),
+        claims=_claims(where),
+        ports=ports,
+    )
+
+
 # -- the agent -----------------------------------------------------------------------------------
 
 
