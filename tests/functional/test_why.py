@@ -99,9 +99,10 @@ def test_live(make_lab: Callable[..., Lab]) -> None:
     agent = host.start_agent()
     argv = [sys.executable, "-m", "ovs_l2pop", "--socket", str(agent.control_socket), "watch", A]
     watching = host.popen(argv, stdout=subprocess.PIPE)
-    assert watching.stdout is not None
+    output = watching.stdout
+    assert output is not None
     found: list[bytes] = []
-    reader = threading.Thread(target=lambda: found.extend(iter(watching.stdout.readline, b"")))
+    reader = threading.Thread(target=lambda: found.extend(iter(output.readline, b"")))
     reader.start()
 
     def told() -> bool:
