@@ -19,7 +19,10 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 # What a module may import though `pip install ovs-l2pop` does not bring it: the extras.
-EXTRAS = (*("ryu", "neutron", "neutron_lib", "oslo_messaging", "oslo_log", "sqlalchemy"),)
+EXTRAS = (
+    *("ryu", "neutron", "neutron_lib", "oslo_messaging", "oslo_log", "prometheus_client"),
+    "sqlalchemy",
+)
 
 
 # What a checkout has beside its own files; .ci and .gitignore are of those.

@@ -193,7 +193,7 @@ class OpenvswitchSettings:
 
     @property
     def underlay_ipv6(self) -> bool:
-        return ":" in self.local_ip
+        return self.local_ip is not None and ":" in self.local_ip
 
     @property
     def conditions(self) -> frozenset[str]:
