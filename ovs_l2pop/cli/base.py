@@ -1,6 +1,8 @@
 """What commands have in common: options, and errors."""
 
 import argparse
+import re
+from ipaddress import ip_address
 from pathlib import Path
 
 from cliff.command import Command as CliffCommand
@@ -8,6 +10,8 @@ from cliff.lister import Lister as CliffLister
 
 from ovs_l2pop.cli.app import add_socket_option
 from ovs_l2pop.core.errors import L2popError
+
+_MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
 class Command(CliffCommand):
@@ -51,6 +55,14 @@ class Lister(Command, CliffLister):
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         return super().run(parsed_args) or self.success
+
+
+def address(text: str) -> str:
+    """An IP or MAC address as the agent writes it; whatever is neither, as it is."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return text.lower() if _MAC.fullmatch(text) else text
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from ovs_l2pop.cli.base import Lister, add_config_options, config_arguments
+from ovs_l2pop.cli.base import Lister, add_config_options, address, config_arguments
 
 
 class Trace(Lister):
@@ -18,9 +18,11 @@ class Trace(Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         add_config_options(parser)
-        parser.add_argument("who", metavar="FROM", help="a port, or a machine's MAC or IP address")
         parser.add_argument(
-            "to", metavar="TO", type=str.lower, help="a MAC or IP address, or broadcast"
+            "who", metavar="FROM", type=address, help="a port, or a machine's MAC or IP address"
+        )
+        parser.add_argument(
+            "to", metavar="TO", type=address, help="a MAC or IP address, or broadcast"
         )
         parser.add_argument(
             "--kind",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.agent.history import Event, follow, read
-from ovs_l2pop.cli.base import Command, Lister
+from ovs_l2pop.cli.base import Command, Lister, address
 from ovs_l2pop.core.errors import ControlError
 
 #: Seconds between two looks at a file in which nothing new was.
@@ -54,7 +54,7 @@ class History(Lister):
         parser.add_argument(
             "about",
             nargs="?",
-            type=str.lower,
+            type=address,
             help="a MAC or IP address, a VTEP, or the beginning of a network's id",
         )
         parser.add_argument(
@@ -78,7 +78,7 @@ class Watch(Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("about", nargs="?", type=str.lower, help="as of `history`")
+        parser.add_argument("about", nargs="?", type=address, help="as of `history`")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -108,7 +108,7 @@ class Why(Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("address", type=str.lower, help="a MAC or IP address")
+        parser.add_argument("address", type=address, help="a MAC or IP address")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:

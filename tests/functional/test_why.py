@@ -121,6 +121,9 @@ def test_across_a_restart(make_lab: Callable[..., Lab]) -> None:
     (host,) = make_lab(1).hosts
     agent = host.start_agent()
     send(agent, NET.attach(5), NET.add({A: [FLOODING, [MAC1, "10.0.0.1"]]}))
+    send(agent, NET.add({A: [[MAC2, "fd00::7"]]}))
+    (six,) = asked(agent, "why", "FD00:0:0::7")
+    assert (six["mac"], len(asked(agent, "history", "FD00:0::7"))) == (MAC2, 1)
     (before,) = asked(agent, "why", MAC1)
     agent.stop()
     agent = host.start_agent()
