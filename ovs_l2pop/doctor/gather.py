@@ -91,10 +91,12 @@ def gather(where: Where) -> Evidence:
     links = look("devices", lambda: listed("ip", "-j", "-d", "link", "show"), [])
     addresses = look("addresses", _addresses, {})
     if where.backend == "openvswitch":
-        flags = look("port flags", lambda: _port_flags(where), {})
+        foreign = look("flows", lambda: _foreign_flows(where), None)
+        flows, flags, empty = foreign or (), dict[str, list[str]](), False
+        if foreign is not None:  # a switch that hangs is waited for once
+            flags = look("port flags", lambda: _port_flags(where), flags)
+            empty = look("integration bridge", lambda: _is_empty(where), False)
         ports = look("ports", lambda: _switch_ports(where, flags), ())
-        flows = look("flows", lambda: _foreign_flows(where), ())
-        empty = look("integration bridge", lambda: _is_empty(where), False)
     else:
         ports, flows, empty = look("ports", lambda: _bridge_ports(links), ()), (), False
     seen = Evidence(
