@@ -227,7 +227,7 @@ def why(worker: Worker, address: str) -> View:
                 "rows": follows,
             }
         )
-    return {"claims": claims, "trouble": worker.trouble}
+    return {"claims": claims}
 
 
 SHOW: Mapping[str, Callable[[Worker], View]] = {

@@ -3,9 +3,9 @@
 import argparse
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ovs_l2pop.agent.client import ask
 from ovs_l2pop.agent.history import Event, follow, read
@@ -14,17 +14,21 @@ from ovs_l2pop.core.errors import ControlError
 
 #: Seconds between two looks at a file in which nothing new was.
 _PAUSE = 0.1
+_ASK = {"command": "history"}
 
 
-def _events(answer: dict[str, Any]) -> Iterator[Event]:
-    """What is kept.
+Found = TypeVar("Found")
+
+
+def _events(answer: dict[str, Any], how: Callable[[Path], Iterator[Found]]) -> Iterator[Found]:
+    """What is kept, by a function of :mod:`.agent.history`.
 
     :raises ControlError: it can't be read.
     """
     if answer["history"] is None:
         raise ControlError("this agent keeps no history")
     try:
-        yield from read(Path(answer["history"]))
+        yield from how(Path(answer["history"]))
     except OSError as error:
         raise ControlError(f"{answer['history']}: {error.strerror}") from error
 
@@ -66,7 +70,7 @@ class History(Lister):
         about = parsed_args.about
         found = [
             event
-            for event in _events(ask(self.socket_path(parsed_args), {"command": "history"}))
+            for event in _events(ask(self.socket_path(parsed_args), _ASK), read)
             if _is_about(event, about)
         ]
         rows = [[_time(event.at), *event[1:]] for event in found[-parsed_args.limit :]]
@@ -82,21 +86,14 @@ class Watch(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        answer = ask(self.socket_path(parsed_args), {"command": "history"})
-        if answer["history"] is None:
-            raise ControlError("this agent keeps no history")
         try:
-            for event in follow(Path(answer["history"])):
+            for event in _events(ask(self.socket_path(parsed_args), _ASK), follow):
                 if event is None:
                     time.sleep(_PAUSE)
                 elif _is_about(event, parsed_args.about):
                     print(_time(event.at), *(word for word in event[1:] if word), flush=True)
         except KeyboardInterrupt:
             pass
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            raise ControlError(f"{answer['history']}: {error.strerror}") from error
         return 0
 
 
@@ -114,7 +111,7 @@ class Why(Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
         request = {"command": "why", "address": parsed_args.address}
         answer = ask(self.socket_path(parsed_args), request)
-        told = {event[3:]: event for event in _events(answer) if event.what == "add"}
+        told = {event[3:]: event for event in _events(answer, read) if event.what == "add"}
         rows = []
         for claim in answer["claims"]:
             who = tuple(claim[name] for name in ("network_id", "vtep", "mac", "ip"))

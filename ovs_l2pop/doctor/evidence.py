@@ -24,6 +24,10 @@ class Network:
     bridge: str  #: that its machines are plugged into
     vteps: Mapping[str, Announced] = field(default_factory=dict)  #: of other hosts
 
+    def has(self, port: "Port") -> bool:
+        """Whether a port is one of its machines'."""
+        return port.bridge == self.bridge and port.tag == self.local_vlan
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ovs_l2pop.core.encapsulation import headers
-from ovs_l2pop.doctor.evidence import Claim, Evidence, Network, Way
+from ovs_l2pop.doctor.evidence import Claim, Evidence, Way
 
 #: Findings of one kind that are listed; a last one says how many there are besides.
 MOST = 20
@@ -38,18 +38,12 @@ def needed_mtus(seen: Evidence) -> dict[str, int]:
     machines here; 0: none of them sends there."""
     needs: dict[str, int] = defaultdict(int)
     for network in seen.networks:
-        sizes = [
-            p.mtu for p in seen.ports if _of(network, p.bridge, p.tag) and p.mtu and not p.kind
-        ]
+        sizes = [p.mtu for p in seen.ports if network.has(p) and p.mtu and not p.kind]
         over = headers(network.segment[0], 6 if ":" in (seen.local_ip or "") else 4)
         need = max(sizes) + over if sizes else 0
         for vtep in network.vteps:
             needs[vtep] = max(needs[vtep], need)
     return needs
-
-
-def _of(network: Network, bridge: str, tag: int | None) -> bool:
-    return bridge == network.bridge and tag == network.local_vlan
 
 
 def _bounded(found: list[Finding]) -> list[Finding]:
@@ -151,7 +145,7 @@ def _no_port(seen: Evidence) -> Iterator[Finding]:
     if any(port.trunk for port in seen.ports) or _not_seen(seen, "ports"):
         return  # machines may be behind a trunk
     for network in seen.networks:
-        ports = [p for p in seen.ports if _of(network, p.bridge, p.tag)]
+        ports = [p for p in seen.ports if network.has(p)]
         if not any(port.kind not in ("vxlan", "patch") for port in ports):
             where = f"local VLAN {network.local_vlan} of {network.bridge}"
             where = where if network.local_vlan is not None else network.bridge
@@ -232,7 +226,7 @@ def _and(names: set[str]) -> str:
 def _elsewhere(seen: Evidence) -> Iterator[Finding]:
     """Machines that are here and announced behind others."""
     for port in seen.ports:
-        network = next((n for n in seen.networks if _of(n, port.bridge, port.tag)), None)
+        network = next((n for n in seen.networks if n.has(port)), None)
         for claim in seen.claims if port.mac and network else ():
             here = network is not None and claim.network_id == network.id
             if here and claim.mac == port.mac and claim.state == "active":

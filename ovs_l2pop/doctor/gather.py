@@ -56,6 +56,10 @@ class Where:
     rundir: str = ""
     ovsdb: str = ""
 
+    def openflow(self, bridge: str) -> str:
+        """A bridge, as ovs-ofctl takes it."""
+        return f"unix:{self.rundir}/{bridge}.mgmt"
+
 
 @dataclass(slots=True)
 class _Looker:
@@ -219,7 +223,7 @@ _DESCRIBED = re.compile(
 def _port_flags(where: Where) -> dict[str, list[str]]:
     """What is set by OpenFlow on ports of the integration bridge. Later versions of it than 1.0
     don't say no-flood."""
-    target = f"unix:{where.rundir}/{where.integration_bridge}.mgmt"
+    target = where.openflow(where.integration_bridge)
     text = run("ovs-ofctl", "-O", "OpenFlow10", "dump-ports-desc", target)
     return {
         port["name"].strip('"'): [_FLAGS[flag] for flag in port["config"].split() if flag in _FLAGS]
@@ -231,8 +235,7 @@ def _is_empty(where: Where) -> bool:
     """Whether the integration bridge forwards nothing at all."""
     bridge = where.integration_bridge
     mode = run("ovs-vsctl", f"--db={where.ovsdb}", "--timeout=3", "get-fail-mode", bridge).strip()
-    target = f"unix:{where.rundir}/{bridge}.mgmt"
-    flows = run("ovs-ofctl", "-O", "OpenFlow14", "dump-aggregate", target)
+    flows = run("ovs-ofctl", "-O", "OpenFlow14", "dump-aggregate", where.openflow(bridge))
     return mode == "secure" and "flow_count=0" in flows
 
 
@@ -312,7 +315,7 @@ def _set(value: Any) -> list[Any]:
 def _foreign_flows(where: Where) -> tuple[Flow, ...]:
     found = []
     for bridge in (where.integration_bridge, where.tunnel_bridge):
-        target = f"unix:{where.rundir}/{bridge}.mgmt"
+        target = where.openflow(bridge)
         text = run("ovs-ofctl", "-O", "OpenFlow14", "--names", "dump-flows", target)
         for line in text.splitlines():
             flow = _FLOW.search(line)

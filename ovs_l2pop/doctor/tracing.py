@@ -4,7 +4,6 @@ The switch says it (``ofproto/trace``, ovs-vswitchd(8)), or the kernel's bridge 
 by what they hold. Nothing is sent.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,11 +17,9 @@ from ovs_l2pop.backends.openvswitch.appctl import Appctl
 from ovs_l2pop.core.errors import L2popError
 from ovs_l2pop.doctor.evidence import Claim, Network, Port
 from ovs_l2pop.doctor.gather import Where
-from ovs_l2pop.doctor.tools import PATIENCE, UnseenError, listed, run
+from ovs_l2pop.doctor.tools import PATIENCE, UnseenError, listed
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-#: What may be asked of a machine.
-KINDS = ("unicast", "arp", "nd")
 #: VTEPs whose route is looked up.
 _MOST = 16
 
@@ -66,8 +63,6 @@ class Frame:
     @property
     def flow(self) -> str:
         """As ovs-ofctl(8) writes it."""
-        if self.destination == BROADCAST and self.kind == "unicast":
-            return f"dl_src={self.source},dl_dst={BROADCAST}"
         if self.kind == "arp":
             return (
                 f"arp,dl_src={self.source},dl_dst={BROADCAST},arp_op=1,arp_sha={self.source},"
@@ -118,9 +113,7 @@ def frame(
                 f"{who}: no port here has this name, and none is known to have this machine"
                 " (external_ids:attached-mac); name its port"
             )
-    network = next(
-        (n for n in networks if n.bridge == port.bridge and n.local_vlan == port.tag), None
-    )
+    network = next((n for n in networks if n.has(port)), None)
     if network is None:
         raise LostError(f"{port.name}: no network that is attached here has this port")
     here = [c for c in claims if c.network_id == network.id]
@@ -191,14 +184,10 @@ def switch(where: Where, sent: Frame, ports: Iterable[Port]) -> tuple[list[Step]
     failed = next((step for step in steps if "tunnel routing failed" in step.does), None)
     if failed is not None and not vteps:
         return steps, End(False, f"lost in {failed.where}, {failed.what}: no route to the VTEP")
-    routes, ends = _routes(vteps)
-    steps += routes
     if vteps:
-        here = f", and at {', '.join(local)} here" if local else ""
-        how = "unknown here, and flooded: leaves" if one and flooded else "leaves"
-        return steps, End(not ends, "; ".join(ends) or f"{how} to {_listed(vteps)}{here}")
+        return _leave(steps, vteps, local, one and flooded)
     if local and not (one and flooded):
-        return steps, End(True, f"arrives at {', '.join(local)} on this host")
+        return steps, _arrives(local)
     # Behind it the copies for this host's other ports come.
     inside = [step for step in steps if step.where == where.tunnel_bridge] or steps
     last = inside[-1] if inside else Step(bridge, "", "")
@@ -218,7 +207,7 @@ def kernel(sent: Frame) -> tuple[list[Step], End]:
         link["ifname"] for link in links if link.get("linkinfo", {}).get("info_kind") == "vxlan"
     ]
     ports = [link["ifname"] for link in links if link["ifname"] not in (*tunnels, sent.port.name)]
-    known = json.loads(run("bridge", "-j", "fdb", "show", "br", bridge) or "[]")
+    known = listed("bridge", "-j", "fdb", "show", "br", bridge)
     at = [
         entry["ifname"]
         for entry in known
@@ -238,15 +227,11 @@ def kernel(sent: Frame) -> tuple[list[Step], End]:
         what = sent.destination if exact else "00:00:00:00:00:00"
         steps.append(Step(tunnel, what, f"to {_listed(sorted(found))}" if found else "dropped"))
         vteps += found
-    routes, ends = _routes(sorted(set(vteps)))
-    steps += routes
     local = [] if at else ports
     if vteps:
-        here = f", and at {', '.join(local)} here" if local else ""
-        how = "unknown here, and flooded: leaves" if flooded else "leaves"
-        return steps, End(not ends, "; ".join(ends) or f"{how} to {_listed(sorted(vteps))}{here}")
+        return _leave(steps, sorted(set(vteps)), local, flooded)
     if local:
-        return steps, End(True, f"arrives at {', '.join(local)} on this host")
+        return steps, _arrives(local)
     return steps, End(False, f"lost in {steps[-1].where}: it has no entry for {sent.destination}")
 
 
@@ -273,9 +258,19 @@ def _steps(text: str, name: Callable[[str, str], str]) -> Iterator[Step]:
         yield Step(bridge, step, "; ".join(does))
 
 
-def _routes(vteps: list[str]) -> tuple[list[Step], list[str]]:
-    """How packets leave for VTEPs; and which don't."""
-    steps, lost = [], []
+def _arrives(ports: list[str]) -> End:
+    return End(True, f"arrives at {', '.join(ports)} on this host")
+
+
+def _leave(
+    before: list[Step], vteps: list[str], local: list[str], flooded: bool
+) -> tuple[list[Step], End]:
+    """By their routes, behind these steps.
+
+    :param local: ports of this host that it gets to as well.
+    :param flooded: for want of knowing better.
+    """
+    steps, lost = [*before], []
     for vtep in vteps[:_MOST]:
         try:
             (route,) = listed("ip", "-j", "route", "get", vtep)
@@ -284,7 +279,9 @@ def _routes(vteps: list[str]) -> tuple[list[Step], list[str]]:
         except (UnseenError, KeyError, ValueError) as error:
             steps.append(Step("underlay", vtep, str(error)))
             lost.append(f"lost: no route to VTEP {vtep}")
-    return steps, lost
+    here = f", and at {', '.join(local)} here" if local else ""
+    how = "unknown here, and flooded: leaves" if flooded else "leaves"
+    return steps, End(not lost, "; ".join(lost) or f"{how} to {_listed(vteps)}{here}")
 
 
 def _listed(vteps: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Messages to agents, in the form that Neutron's driver casts them."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +77,13 @@ def drift(agent: AgentProcess) -> list[list[Any]]:
     rows = ask(agent.control_socket, {"command": "check"})["rows"]
     assert isinstance(rows, list)
     return rows
+
+
+def configured(host: Host, command: str, *argv: str) -> list[str]:
+    """A command that reads the configuration of the host's agent, to be run in its namespace."""
+    socket, config = host.directory / "agent.sock", host.directory / "agent.conf"
+    ours = [sys.executable, "-m", "ovs_l2pop", "--socket", str(socket), command]
+    return [*ours, "--config-file", str(config), *argv]
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> None:

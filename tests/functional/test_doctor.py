@@ -3,13 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from feed_helpers import FLOODING, Net, Site, pairs_of, send, wait_until
+from feed_helpers import FLOODING, Net, Site, configured, pairs_of, send, wait_until
 from linuxbridge_helpers import announce, attach, plug
 
 from l2pop_lab.topology import Host, Lab, Machine, namespaces
@@ -91,8 +90,7 @@ class Said:
 
 
 def doctor(host: Host, *, user: int | None = None) -> Said:
-    argv = [sys.executable, "-m", "ovs_l2pop", "--socket", str(host.directory / "agent.sock")]
-    argv += ["doctor", "--config-file", str(host.directory / "agent.conf"), "-f", "json"]
+    argv = configured(host, "doctor", "-f", "json")
     as_user = [] if user is None else ["setpriv", "--reuid", str(user), "--clear-groups"]
     done = subprocess.run(
         namespaces.command(host.namespace, [*as_user, *argv]),

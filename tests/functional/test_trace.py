@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from feed_helpers import FLOODING, Net, Site, send
+from feed_helpers import FLOODING, Net, Site, configured, send
 from frame_helpers import BROADCAST, plain
 from linuxbridge_helpers import announce, attach, plug
 from switch_helpers import OURS, UCAST_TO_TUN, copies
@@ -47,16 +46,8 @@ class Place(NamedTuple):
     def trace(self, *argv: str) -> Traced:
         """On the first host."""
         host = self.hosts[0]
-        command = [
-            sys.executable,
-            "-m",
-            "ovs_l2pop",
-            "--socket",
-            str(host.directory / "agent.sock"),
-        ]
-        command += ["trace", "--config-file", str(host.directory / "agent.conf"), "-f", "json"]
         done = subprocess.run(
-            namespaces.command(host.namespace, [*command, *argv]),
+            namespaces.command(host.namespace, configured(host, "trace", "-f", "json", *argv)),
             capture_output=True,
             text=True,
             timeout=60,

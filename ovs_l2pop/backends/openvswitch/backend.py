@@ -227,20 +227,22 @@ class OpenvswitchBackend:
         found: set[Row] = set()
         for row in asked:
             if isinstance(row, bytes):
-                match = rows.flow_key(row)[3:]
-                for body in self._open().flows(self.pipeline.cookie, row[0], match):
+                for body in self._flows_like(row):
                     found.update(rows.flows_in(body))
         if any(not isinstance(row, bytes) for row in asked):
             self._read_others(found)
         found.difference_update(self._planner.lingering.rows())
         return {row for row in found if self.slot(row) in slots}
 
+    def _flows_like(self, row: bytes) -> Iterator[bytes]:
+        """Bodies of replies about flows that match all that this one does, and maybe more."""
+        return self._open().flows(self.pipeline.cookie, row[0], rows.flow_key(row)[3:])
+
     def hits(self, asked: Collection[Row]) -> Mapping[Row, int]:
         found: dict[Row, int] = {}
         for row in asked:
             if isinstance(row, bytes):
-                match = rows.flow_key(row)[3:]
-                for body in self._open().flows(self.pipeline.cookie, row[0], match):
+                for body in self._flows_like(row):
                     found.update((r, n) for n, r in rows.counted_flows_in(body) if r == row)
         return found
 

@@ -125,7 +125,8 @@ class Planner:
         gone = [row for row in removing.tunnels if row.name not in made]
         deleted, last = self._deletes(adding, removing, now)
         entrances = self._entrances_of(gone, deleted)
-        deleted = [row for row in deleted if row not in entrances]
+        if entrances:
+            deleted = [row for row in deleted if row not in entrances]
         reused = self._reused(adding.flows, deleted, now)
         plan = Plan(
             flags=removing.flags,
